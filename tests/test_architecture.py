@@ -228,8 +228,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 FACELESS = "operations/"
 _FACES = frozenset({"signal", "getpass", "curses", "readline", "pty", "termios", "tty"})
 _STREAMS = frozenset({"sys.stdin", "sys.stdout", "sys.stderr"})
-# Who knows an engine's package beside it: beanstalkd's syncer is a program, and a stack of dev/ starts both.
-_INSIDERS = {"beanstalk": ("dev/", "programs/syncer.py")}
+# Who knows an engine's package beside it: beanstalkd's syncer is a program.
+_INSIDERS = {"beanstalk": ("programs/syncer.py",)}
 # Commands and counters of beanstalkd's protocol.
 _ENGINE_WORDS = frozenset(
     {"bury_job", "kick_job", "max_job_id", "peek_first", "peek_buried", "peek_delayed", "peek_ready"}
@@ -372,7 +372,8 @@ def _engines(place: str, tree: ast.Module) -> Iterator[str]:
         insiders = (f"queues/{engine.package}/", *_INSIDERS.get(engine.package, ()))
         if not place.startswith(insiders) and any(name == module or name.startswith(f"{module}.") for name in names):
             yield f"imports {module}"
-    if place.startswith(("queues/beanstalk/", "dev/", "programs/syncer.py")):
+    # a stack of dev/ starts beanstalkd
+    if place.startswith(("queues/beanstalk/", "dev/queue_server.py", "programs/syncer.py")):
         return
     words = {node.attr for node in nodes(tree) if isinstance(node, ast.Attribute)}
     words |= {node.name for node in nodes(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
@@ -542,6 +543,7 @@ BREACHES = [
     ("worker/pool.py", "from glassq.operations import Operations", "imports glassq.operations"),
     ("worker/pool.py", "log = logging.getLogger('glassq.worker')", "takes a logger that handlers can silence"),
     ("worker/pool.py", "from glassq.queues.beanstalk import connection", "imports glassq.queues.beanstalk"),
+    ("dev/stack.py", "from glassq.queues.beanstalk import connection", "imports glassq.queues.beanstalk"),
     ("worker/pool.py", "from glassq.queues.postgres import statements", "imports glassq.queues.postgres"),
     ("queues/beanstalk/pool.py", "import glassq.queues.postgres", "imports glassq.queues.postgres"),
     ("worker/pool.py", "def f(url):\n    return url.engine == 'postgres'", "asks which engine it is: line 2"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -26,14 +27,14 @@ PATIENCE = 20.0
 class Counted(ConnectionPool):
     """A pool that counts what it made."""
 
-    def __init__(self, url: str, timeout: float = PATIENCE) -> None:
+    def __init__(self, url: str, timeout: float = PATIENCE, **limits: float) -> None:
         self.made: list[BeanstalkConnection] = []
 
         def connect() -> BeanstalkConnection:
             self.made.append(BeanstalkConnection(url, "glassq", ttr=60, connect_timeout=timeout, timeout=timeout))
             return self.made[-1]
 
-        super().__init__(connect)
+        super().__init__(connect, **limits)
 
 
 @pytest.fixture
@@ -188,3 +189,40 @@ def test_closing_ends_what_is_idle_and_leaves_what_is_lent(pool: Counted) -> Non
     pool.close()
     with pool.lend(soon()) as new:
         assert new is not lent
+
+
+def test_no_more_stay_open_than_may_and_none_for_longer(
+    beanstalkd: Beanstalkd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Counted(beanstalkd.url, most_idle=2, idle_for=60)
+    with pool.lend(soon()), pool.lend(soon()) as second, pool.lend(soon()):
+        pass
+    assert [is_open(each) for each in pool.made] == [False, True, True]
+    later = time.monotonic() + 61
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    with pool.lend(later + PATIENCE) as again:
+        assert again is second
+    assert [is_open(each) for each in pool.made] == [False, True, False]
+    pool.close()
+
+
+def test_one_that_is_not_to_be_kept_is_new_and_ends_with_its_block(pool: Counted) -> None:
+    with pool.lend(soon()) as kept:
+        pass
+    with pool.lend(soon(), keep=False) as alone:
+        assert alone is not kept
+    assert [is_open(each) for each in pool.made] == [True, False]
+
+
+def test_what_lies_idle_ends_with_the_pool(beanstalkd: Beanstalkd) -> None:
+    pool = Counted(beanstalkd.url)
+    with pool.lend(soon()) as connection:
+        pass
+    assert is_open(connection)
+    del pool
+    gc.collect()
+    assert not is_open(connection)
+
+
+def is_open(connection: BeanstalkConnection) -> bool:
+    return connection._client is not None

@@ -10,6 +10,7 @@ import os
 import stat
 import time
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -42,8 +43,24 @@ _NUMBERS = ("connect_timeout", "keepalives", "keepalives_idle", "keepalives_inte
 _NOWHERE = "/nonexistent/glassq"
 # Who else may use a passfile, so that libpq ignores it (its fe-connect.c, passwordFromFile).
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-# How long a host has to answer a connection that is being opened, in seconds.
-_PATIENCE: ContextVar[float] = ContextVar("patience", default=math.inf)
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """A connection that is being opened: how long each host has to answer, in seconds, and why each one failed."""
+
+    patience: float
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    def words(self) -> str:
+        """Each cause once, after the hosts that it is of."""
+        causes: dict[str, list[str]] = {}
+        for host, cause in self.failures:
+            causes.setdefault(cause, []).append(host)
+        return "; ".join(f"{', '.join(hosts)}: {cause}" for cause, hosts in causes.items())
+
+
+_ATTEMPTS: ContextVar[_Attempts | None] = ContextVar("attempts", default=None)
 
 
 class Opened(psycopg.Connection[Any]):
@@ -52,28 +69,48 @@ class Opened(psycopg.Connection[Any]):
     @classmethod
     def within(cls, seconds: float, conninfo: str) -> Self:
         """Connects to the first host that takes this; each has so many seconds. Raises psycopg.Error."""
-        before = _PATIENCE.set(seconds)
+        attempts = _Attempts(seconds)
+        before = _ATTEMPTS.set(attempts)
         try:
             return cls.connect(conninfo, autocommit=True)
+        except psycopg.Error as error:
+            if len(attempts.failures) > 1:
+                raise type(error)(attempts.words()) from error
+            raise
         finally:
-            _PATIENCE.reset(before)
+            _ATTEMPTS.reset(before)
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
-        until = time.monotonic() + _PATIENCE.get()
-        steps = super()._connect_gen(conninfo)
+        attempts = _ATTEMPTS.get() or _Attempts(math.inf)
+        steps = _in_time(super()._connect_gen(conninfo), attempts.patience)
         try:
-            wanted = next(steps)
-            while True:
-                # nothing, ten times a second
-                ready = yield wanted
-                if not ready and time.monotonic() >= until:
-                    steps.close()
-                    raise psycopg.OperationalError("timeout expired")
-                wanted = steps.send(ready)
-        except StopIteration as made:
-            opened: Self = made.value
-            return opened
+            opened: Self = yield from steps
+        except psycopg.Error as error:
+            attempts.failures.append((_host_of(conninfo), _first_line(error).rpartition("failed: ")[2].strip()))
+            raise
+        return opened
+
+
+def _in_time(steps: PQGenConn[Any], seconds: float) -> PQGenConn[Any]:
+    """The steps of a connection, which fails if they take longer than that."""
+    until = time.monotonic() + seconds
+    try:
+        wanted = next(steps)
+        while True:
+            # nothing, ten times a second
+            ready = yield wanted
+            if not ready and time.monotonic() >= until:
+                steps.close()
+                raise psycopg.OperationalError("timeout expired")
+            wanted = steps.send(ready)
+    except StopIteration as made:
+        return made.value
+
+
+def _host_of(conninfo: str) -> str:
+    given = conninfo_to_dict(conninfo)
+    return ":".join(str(given[name]) for name in ("host", "port") if given.get(name))
 
 
 def seconds_for_each(url: str, connect_timeout: float, left: float) -> float:

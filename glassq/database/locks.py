@@ -1,7 +1,8 @@
 """The advisory locks of ours in a PostgreSQL database, all in one place: two with the same number would be one.
 
 Each is what pg_advisory_lock and its like take. A lock of a session ends with its connection, one of a transaction
-(pg_advisory_xact_lock) with that. Programs of two versions share them, so what stands here must not change.
+(pg_advisory_xact_lock) with that. Programs of two versions share them, so what stands here must not change. So do two
+installations in schemas of one database: one waits for the other, no more.
 """
 
 # Tables are made or changed, of a transaction.

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -247,8 +248,10 @@ class _Writer:
             return
         with self._database.engine().begin() as connection:
             if connection.dialect.name == "sqlite":
-                # without SQLAlchemy's work for each value, which takes twice as long as SQLite's for all of them
-                connection.exec_driver_sql(_UPSERT, rows)
+                # Without SQLAlchemy's work for each value, which takes twice as long as SQLite's for all of them; and
+                # as one statement: with one a row, this thread and the worker's would change places twice a row.
+                marks = ", ".join([_MARKS] * len(rows))
+                connection.exec_driver_sql(_UPSERT.replace(_MARKS, marks), tuple(chain.from_iterable(rows)))
             elif connection.dialect.driver == "psycopg":
                 # no work waits for it: a crash of the server may lose what came in the last moment, and no standby is
                 # waited for
@@ -291,12 +294,12 @@ _INSERT = deliveries.insert().from_select(
 )
 # The same in one statement, for SQLite and PostgreSQL; its parameters are the fields of Entry, in their order.
 _ALL = ", ".join(Entry.__struct_fields__)
-_MARKS = ", ".join("?" for _ in Entry.__struct_fields__)
+_MARKS = f"({', '.join('?' for _ in Entry.__struct_fields__)})"
 _CHANGES = ", ".join(
     f"{name} = excluded.{name}" for name in Entry.__struct_fields__ if name not in ("delivery", "replayed")
 )
 _UPSERT = (
-    f"INSERT INTO deliveries ({_ALL}) VALUES ({_MARKS}) "  # noqa: S608 - names of columns
+    f"INSERT INTO deliveries ({_ALL}) VALUES {_MARKS} "  # noqa: S608 - names of columns
     f"ON CONFLICT (delivery) DO UPDATE SET {_CHANGES} WHERE deliveries.updated <= excluded.updated"
 )
 _OLDEST = (

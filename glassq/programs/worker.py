@@ -46,7 +46,8 @@ from glassq.worker.consumer import Consumer
 from glassq.worker.executor import Executor
 from glassq.worker.idle import wait_for_work
 from glassq.worker.lease import Lease
-from glassq.worker.pool import SILENCE, Pool, PoolPlan
+from glassq.worker.plan import SILENCE, PoolPlan
+from glassq.worker.pool import Pool
 from glassq.worker.settlement import Settlement
 from glassq.worker.shares import QueueLimiter, Share
 from glassq.worker.template import refuse

@@ -290,11 +290,20 @@ class Receiver(Protocol):
         """
 
     def complete(
-        self, reservation: Reservation, *, then: Sequence[str] = (), meanwhile: Callable[[], None] | None = None
+        self,
+        reservation: Reservation,
+        *,
+        then: Sequence[str] = (),
+        meanwhile: Callable[[], None] | None = None,
+        failed: Callable[[QueueError], None] | None = None,
     ) -> None:
         """Deletes the job, because its work is done.
 
         `meanwhile` is called while the engine works, if it is asked something: the time until its answer is not lost.
+
+        With `failed` several jobs may be reserved from the tubes of `then`, where one after the other is worked in no
+        time; and it may return before the engine has answered. What goes wrong later is told to `failed`. Those that
+        wait behind a job that takes longer go back, by `begin` or `tend`.
         """
 
     def retry(
@@ -335,17 +344,26 @@ class Receiver(Protocol):
         """
 
     def begin(self) -> None:
-        """A handler works the job that was reserved last, or none is reserved for a while: what was ahead goes back."""
+        """A handler works the job that was reserved last, or none is reserved for a while: what was ahead goes back.
+
+        What came with the end of a quick job goes back only if it has waited for long.
+        """
 
     @property
     def unproven(self) -> int:
-        """How many jobs it holds beside the one in hand: reserved ahead, or with a next form that is not proven yet."""
+        """How many jobs it may hold beside the one in hand, until the next `reserve`.
+
+        They are reserved ahead, or ended without an answer, or their next form is not proven yet.
+        """
 
     def tend(self) -> None:
-        """Finishes what `retry` has begun, as far as that needs no waiting. From any thread, like `extend`."""
+        """Finishes what `complete` and `retry` have begun, without much waiting; what has waited for long goes back.
+
+        From any thread, like `extend`, while a handler runs.
+        """
 
     def finish(self) -> None:
-        """Finishes what `retry` has begun, as `close` does. Raises what the next `reserve` would."""
+        """Finishes what `complete` and `retry` have begun, as `close` does. Raises what the next `reserve` would."""
 
     def bury(self, reservation: Reservation, body: bytes | None = None, *, then: Sequence[str] = ()) -> str:
         """Buries the delivery (dead-letters it) in this form (None: as it is); raises as `retry` does.

@@ -24,8 +24,8 @@ _PASSWORD = re.compile(r"((?<=://)[^/?@:]*:)[^/?]*(?=@)|([?&](?:ssl)?password=)[
 class EngineUrl(NamedTuple):
     """The URLs of an engine: their schemes, and their forms in words. `check` raises ValueError for what is none.
 
-    `package` is the engine's, in queues/. `is_database`: all that hosts share may live there beside the jobs.
-    `many_hosts`: it is meant for intakes and pools on many hosts.
+    `package` is the engine's, in queues/. `is_database`: it is a PostgreSQL database, in which all that hosts share may
+    live beside the jobs, in tables and locks of ours. `many_hosts`: it is meant for intakes and pools on many hosts.
     """
 
     package: str
@@ -97,7 +97,7 @@ class QueueUrl(str):
 
     @property
     def is_database(self) -> bool:
-        """Whether it is a database, in which all that hosts share may live beside the jobs."""
+        """Whether it is a PostgreSQL database, in which all that hosts share may live beside the jobs."""
         return self._row.is_database
 
     @property

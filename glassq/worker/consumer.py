@@ -198,8 +198,10 @@ class Consumer:
             self._settlement.finish_burial(reservation)
             return False
         if reservation.losses:
+            # what began it is named until its death is recorded
+            recorded = _comes_true(lambda: not self._slot.claimed_elsewhere(reservation.ref))
             crashes = self._crashes(reservation, delivery)
-            if not crashes and not self._slot.claimed_elsewhere(reservation.ref) and self._excused():
+            if recorded and not crashes and self._excused():
                 # a child held it when it died, but had not begun it, or had ended it
                 reservation = replace(reservation, losses=0)
             else:
@@ -235,7 +237,7 @@ class Consumer:
         self._limiter.start(limited)
         attempt = Attempt(delivery, given_up) if given_up else self._executor.run(reservation, delivery, destination)
         attempt = self._limiter.judge(destination, attempt)
-        self._settlement.settle(reservation, attempt, self._then())
+        self._settlement.settle(reservation, attempt, self._then(), several=self._limiter.several)
         return attempt.outcome.slow_down
 
     def _examined(self, reservation: Reservation, delivery: Delivery) -> Reservation:
@@ -257,7 +259,6 @@ class Consumer:
 
     def _crashes(self, reservation: Reservation, delivery: Delivery) -> list[Evidence]:
         """Evidence of attempts at this job that died with their process, as far as this pool has recorded them."""
-        _comes_true(lambda: not self._slot.claimed_elsewhere(reservation.ref))
         return [
             outcomes.evidence_of_crash(delivery, crash.how, crash.why, crash.at, crash.duration)
             for crash in self._slot.crashes.of(reservation.ref, delivery.id)

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 SPARE_CRASHES = 64
 # when (seconds since 1970, for people), seconds into the attempt, delivery id, how, why
 RECORD = struct.Struct("@dd40s16s240s")
-# Before the records is one number for each, so that a search is quick: the job, hashed; 0: no record.
-MARK = struct.Struct("@q")
+# Before the records is one number for each, so that a search is quick: the job, hashed; 0: no record. It is odd, so its
+# first byte is never 0.
+MARK = struct.Struct("<q")
 # The year 9999: a later time cannot be shown, and is damage.
 _LATEST = 250e9
 
@@ -106,7 +107,7 @@ class CrashLog:
 
 @lru_cache(4)
 def hashed(job: str) -> int:
-    """A job's reference as a number that one store can write; never 0."""
+    """A job's reference as an odd number that one store can write."""
     return int.from_bytes(hashlib.blake2b(job.encode(), digest_size=8).digest()) >> 1 | 1
 
 

@@ -8,6 +8,7 @@ command runs in the main thread then, because an exception in the middle of one 
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed has only `signal`
 import os
 import signal
 import threading
@@ -41,10 +42,9 @@ BEAT = 0.25
 IDLE_BEAT, IDLE_AFTER = 8.0, 8
 # How long an end of the keeper may take, in seconds.
 KEEPER_TIMEOUT = 5.0
-# The functions in C under those of `signal`, which make enums of their results: that takes longer than all else that an
+# Not the functions of `signal` around these, which make enums of their results: that takes longer than all else that an
 # attempt's start does.
-_set_handler = getattr(signal.signal, "__wrapped__", signal.signal)
-_set_mask = getattr(signal.pthread_sigmask, "__wrapped__", signal.pthread_sigmask)
+_set_handler, _set_mask = _signal.signal, _signal.pthread_sigmask
 _ALARM = (signal.SIGALRM,)
 
 

@@ -52,14 +52,16 @@ class Settlement:
         self._counters = counters
         self.refusals = 0
 
-    def settle(self, reservation: Reservation, attempt: Attempt, then: Sequence[str] = ()) -> None:
+    def settle(
+        self, reservation: Reservation, attempt: Attempt, then: Sequence[str] = (), *, several: bool = False
+    ) -> None:
         """Acts on the outcome and records it. Raises QueueError; after JobTooBig, the reservation is unchanged.
 
-        `then` are the tubes from which to reserve the next job meanwhile.
+        `then` are the tubes from which to reserve the next job meanwhile, or the next ones if it may be `several`.
         """
         record = AttemptRecord(self._ledger, self._counters, reservation, attempt)
         try:
-            holder = self._act(reservation, attempt, then, record)
+            holder = self._act(reservation, attempt, then, record, several=several)
         except JobTooBig:
             raise
         except QueueError as error:
@@ -132,7 +134,9 @@ class Settlement:
         except JobNotFound:
             self._receiver.close()
 
-    def _act(self, reservation: Reservation, attempt: Attempt, then: Sequence[str], record: AttemptRecord) -> str:
+    def _act(
+        self, reservation: Reservation, attempt: Attempt, then: Sequence[str], record: AttemptRecord, *, several: bool
+    ) -> str:
         """Carries out the outcome. Returns the job that holds the delivery from now on; "" if none does."""
 
         def failed(error: QueueError) -> None:
@@ -142,7 +146,9 @@ class Settlement:
 
         kind = attempt.outcome.kind
         if kind in (Kind.DONE, Kind.DROPPED):
-            self._receiver.complete(reservation, then=then, meanwhile=record.log_outcome)
+            # the body goes only after the job
+            later = failed if several and not attempt.delivery.stored_keys else None
+            self._receiver.complete(reservation, then=then, meanwhile=record.log_outcome, failed=later)
             self._retire(attempt.delivery)
         elif kind is Kind.RETRY:
             delay, tube, retry = attempt.outcome.delay, reservation.tube, self._receiver.retry

@@ -70,6 +70,11 @@ class QueueLimiter:
         """Whether nothing but a job changes what the child may reserve from."""
         return self._main.patient and not self._place.wanted
 
+    @property
+    def several(self) -> bool:
+        """See `TubeLimiter.several`: here each job is a turn."""
+        return False
+
     def admit(self, has_next: bool = False) -> Admission:
         """The tubes to reserve from now; with `has_next`, those that the next job has come from."""
         ahead, self._ahead = self._ahead, frozenset()

@@ -28,7 +28,7 @@ from glassq.worker.layout import (
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from glassq.metrics import ProcessCounters
     from glassq.worker.crashes import CrashLog
@@ -143,19 +143,17 @@ class Slot:
 
         Quick; sometimes wrongly True, never wrongly False for an attempt that a slot of this pool said was begun.
         """
-        return self._memory.find(MARK.pack(hashed(job)), CLAIMS, self._end_of_marks) >= 0
+        return next(self._marked(job, self._end_of_marks), -1) >= 0
 
     def claimed_elsewhere(self, job: str) -> bool:
         """Whether the slot of another child names this job, which this child has reserved.
 
         That child has died, or does not know yet that it has lost the job.
         """
-        mark, start = MARK.pack(hashed(job)), CLAIMS
-        while (at := self._memory.find(mark, start, self._layout.crash_marks)) >= 0:
+        for at in self._marked(job, self._layout.crash_marks):
             index, misplaced = divmod(at - CLAIMS, MARK.size)
             if not misplaced and index != self.index:
                 return read_status(self._memory, self._layout.slot(index)).job == job[:48]
-            start = at + 1
         return False
 
     def excuse(self) -> bool:
@@ -168,6 +166,15 @@ class Slot:
         if left > 0:
             self._memory[UNBEGUN : UNBEGUN + INT.size] = INT.pack(left - 1)
         return left > 0
+
+    def _marked(self, job: str, end: int) -> Iterator[int]:
+        """Where the job's mark is, before this end of the memory."""
+        # A mark begins with a byte that is not 0, as nearly all others are: a search for one byte is the quickest.
+        mark, at = MARK.pack(hashed(job)), CLAIMS - 1
+        first = mark[:1]
+        while (at := self._memory.find(first, at + 1, end)) >= 0:
+            if self._memory[at : at + MARK.size] == mark:
+                yield at
 
     def _claim(self, mark: int) -> None:
         start = CLAIMS + self.index * MARK.size

@@ -219,6 +219,11 @@ class TubeLimiter:
         """Whether nothing but a job changes what the child may reserve from: a reserve may wait for long."""
         return not self._buckets
 
+    @property
+    def several(self) -> bool:
+        """Whether more than one job may be reserved `ahead`: nothing has a limit."""
+        return not self._buckets
+
     def ahead(self) -> Sequence[str]:
         """The tubes for a reserve that goes with the end of a job: those that are within their limits now.
 

@@ -120,6 +120,16 @@ def test_the_host_after_one_that_says_nothing_is_reached(postgres: PostgresServe
         assert session.rows("SELECT 1") == [(1,)]
 
 
+def test_all_hosts_are_told_with_why_none_takes_writes(frozen: int) -> None:
+    url = QueueUrl(f"postgres://{ROLE}@127.0.0.1:9,127.0.0.1:{frozen},127.0.0.1:7/d")
+    with closing(PostgresSession(url, name="tests", connect_timeout=0.3, timeout=10)) as session:
+        with pytest.raises(QueueUnavailable) as caught:
+            session.rows("SELECT 1")
+        assert str(caught.value).endswith(
+            f"/d: 127.0.0.1:9, 127.0.0.1:7: Connection refused; 127.0.0.1:{frozen}: timeout expired"
+        )
+
+
 def test_a_call_that_must_connect_ends_at_its_deadline(frozen: int, monkeypatch: pytest.MonkeyPatch) -> None:
     url = QueueUrl(f"postgres://{ROLE}@127.0.0.1:{frozen},127.0.0.1:{frozen}/d")
     with closing(PostgresSession(url, name="tests", connect_timeout=60, timeout=60)) as session:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections import Counter
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -10,11 +11,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq import delivery as envelope
-from glassq.queues import open_producer, open_tables
+from glassq import taskqueue
+from glassq.operations import Operations, queue_tables
+from glassq.push.client import Client
+from glassq.queues import open_producer
 from glassq.queues.base import NewJob
 from glassq.queues.durable import put_durably
 from glassq.settings import load
 from tests.conftest import Process, wait_for
+from tests.push.targets import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,10 +69,29 @@ concurrency_by = "label.customer"
 """
 
 
+RATED = """
+[queue]
+url = "{url}"
+[worker]
+processes = 3
+[push]
+queue_yaml = "{yaml}"
+[push.targets]
+default = "{target}"
+"""
+# A pool on a host of this name.
+NAMED = """
+import socket, sys
+socket.gethostname = lambda: {name!r}
+from glassq.programs.worker import main
+sys.exit(main())
+"""
+
+
 class Pools:
     """Two pools in directories of their own, as on two hosts; the story of both is in `directory`."""
 
-    def __init__(self, directory: Path, url: str) -> None:
+    def __init__(self, directory: Path, url: str, settings: str = SETTINGS, **values: object) -> None:
         self.directory = directory
         self.settings: Settings
         self.processes = []
@@ -75,16 +99,13 @@ class Pools:
             home = directory / name
             home.mkdir()
             (home / "handlers.py").write_text(HANDLERS)
-            (home / "glassq.toml").write_text(SETTINGS.format(url=url))
+            (home / "glassq.toml").write_text(settings.format(url=url, **values))
             self.settings = load(str(home / "glassq.toml"), {})
-        tables = open_tables(self.settings, self.settings.queue.url)
-        assert tables is not None
-        with closing(tables):
-            tables.upgrade()
+        queue_tables.init(Operations(self.settings, actor="tests"))
         for name in ("one", "two"):
             home = directory / name
-            arguments = ["--config", str(home / "glassq.toml")]
-            self.processes.append(Process(arguments, home / "log", {"POOL": name}, forks="glassq-worker"))
+            arguments = [NAMED.format(name=name), "--config", str(home / "glassq.toml")]
+            self.processes.append(Process(arguments, home / "log", {"POOL": name}, forks="-c"))
 
     def put(self, source: str, tube: str, *labels: dict[str, str]) -> None:
         with closing(open_producer(self.settings)) as producer:
@@ -150,3 +171,38 @@ def test_the_places_of_a_pool_that_is_killed_are_taken_by_the_other(pools: Pools
     # with its pool each child ends, and its connection with it
     pools.processes[("one", "two").index(killed)].end(signal.SIGKILL)
     wait_for(lambda: Counter(line[2] for line in pools.story("few"))[left] == 3, "the other pool to have all places")
+
+
+def test_a_rate_holds_over_two_hosts(tmp_path: Path, postgres: PostgresServer) -> None:
+    rate, bucket, count, database = 40, 5, 100, postgres.database()
+    yaml = tmp_path / "queue.yaml"
+    yaml.write_text(f"queue:\n- name: mail\n  rate: {rate}/s\n  bucket_size: {bucket}\n")
+    at: list[float] = []
+
+    def shares() -> dict[str, tuple[float, float]]:
+        """The share of each host, and what it uses of that."""
+        rows = postgres.execute(
+            "SELECT host, rate, used_rate FROM glassq_shares WHERE until > now() AND tube = 'glassq.push.mail'",
+            database,
+        )
+        found = {str(host).partition(":")[0]: (float(str(share)), float(str(used))) for host, share, used in rows}
+        assert len(found) == len(rows), "a run has one row"
+        assert sum(share for share, _ in found.values()) <= rate + 1e-6
+        return found
+
+    with Target() as target:
+        target.on_request = lambda _: at.append(time.monotonic())
+        pools = Pools(tmp_path, postgres.url(database).whole, RATED, yaml=yaml, target=target.url)
+        try:
+            wait_for(lambda: len(shares()) == 2, "both hosts to have a share")
+            began = time.monotonic()
+            with closing(Client(pools.settings)) as client:
+                taskqueue.Queue("mail", client=client).add([taskqueue.Task(url="/work") for _ in range(count)])
+            wait_for(lambda: all(used > 0 for _, used in shares().values()), "both hosts to work")
+            wait_for(lambda: len(at) == count, f"all tasks to be worked\n{pools.output()}")
+        finally:
+            for process in pools.processes:
+                process.end()
+    # a bucket that is divided has one token more for each host at most
+    early = [k for k, moment in enumerate(sorted(at), 1) if k > bucket + 2 + rate * (moment - began)]
+    assert early == []

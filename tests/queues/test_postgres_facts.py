@@ -259,6 +259,10 @@ def test_a_standby_says_that_it_is_none_of_ours(tmp_path_factory: pytest.TempPat
         standby.start()
         said = trouble(standby.url(), QueueUnavailable)
         assert (said.name, "target_session_attrs" in said.todo) == ("primary", True)
+        both = standby.url().whole.replace("@", "@127.0.0.1:9,")
+        said = trouble(QueueUrl(both), QueueUnavailable)
+        assert "127.0.0.1:9: Connection refused; " in said.said
+        assert (said.name, "promote a standby" in said.todo) == ("primary", True)
     finally:
         standby.remove()
 

@@ -15,6 +15,7 @@ from glassq.delivery import MAX_MESSAGE, Delivery
 from glassq.errors import NotDurable, QueueRefused, QueueUnavailable
 from glassq.queues.beanstalk.receiver import BURY_DELAY
 from glassq.routes import Context, retry_policy
+from glassq.worker.bucket import Limit
 from glassq.worker.consumer import longest_poll
 from glassq.worker.layout import State
 from glassq.worker.record import MAX_RESULT
@@ -133,6 +134,29 @@ def test_a_handler_gets_the_delivery_as_it_was_taken_and_its_deadline(bench: Ben
     bench.consumer.work_one(0)
     assert bench.seen == [delivery]
     assert 0 < bench.remaining[0] <= DEADLINE - GRACE
+
+
+def begun_deletes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The jobs to whose ends nobody awaits the answer, from now on."""
+    found: list[int] = []
+    begin_delete = bench.queue.begin_delete
+    monkeypatch.setattr(bench.queue, "begin_delete", lambda job, failed: (found.append(job), begin_delete(job, failed)))
+    return found
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_quick_deliveries_come_several_at_a_time_where_nothing_has_a_limit(
+    queue: Queue, look: Queue, monkeypatch: pytest.MonkeyPatch, *, limited: bool
+) -> None:
+    bench = Bench(queue, limits=(Limit(f"{queue.tube}.push.mail", 100, 100, 100),) if limited else ())
+    for _ in range(20):
+        put(look, made("done"))
+    begun = begun_deletes(bench, monkeypatch)
+    assert len(bench.work_ahead(20)) == 20
+    assert len(bench.seen) == 20
+    assert bool(begun) != limited
+    bench.consumer.close()
+    assert jobs(look) == []
 
 
 def test_a_dropped_delivery_is_gone_and_its_reason_recorded(bench: Bench, look: Queue) -> None:

@@ -19,13 +19,14 @@ from glassq.loading import Part
 from glassq.values import Step
 from tests.bodies.test_directory import put as store_body
 from tests.bodies.test_directory import states
-from tests.worker.conftest import Bench, jobs, only
+from tests.worker.conftest import Bench, jobs, made, only
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from glassq.delivery import Delivery
+    from glassq.errors import QueueError
     from tests.queues.raw import Queue
 
 
@@ -71,6 +72,29 @@ def test_the_body_stays_as_long_as_the_job(
     if left == "live":
         assert only(look)[1].stored == delivery.stored
     assert seen.body == body
+
+
+def test_it_goes_only_after_its_job_is_known_to_be_gone(
+    stored_bench: Bench, look: Queue, store: DirectoryBodies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = []
+    for number in range(30):
+        # so quick that they come several at a time
+        if number % 5:
+            look.put(envelope.encode(made("done")))
+        else:
+            stored.append(put(look, store, "done")[0].id)
+    began, deletes = stored_bench.queue.begin_delete, list[str]()
+
+    def begin_delete(job: int, failed: Callable[[QueueError], None]) -> None:
+        deletes.append(stored_bench.seen[-1].id)
+        began(job, failed)
+
+    monkeypatch.setattr(stored_bench.queue, "begin_delete", begin_delete)
+    stored_bench.work_ahead(30)
+    assert states(store) == dict.fromkeys(stored, "done")
+    assert deletes, "the others' answers are not awaited"
+    assert not set(deletes) & set(stored)
 
 
 def test_the_handler_reads_it_in_parts(queue: Queue, look: Queue, store: DirectoryBodies) -> None:

@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -82,6 +83,8 @@ class BeanstalkConnection:
         self._watching: set[str] = set()
         # ids of jobs reserved on this connection; on the next one the same id may be another job's
         self._held: set[int] = set()
+        # commands that were sent, and whose replies come before any other: each with who is told of an error
+        self._unread: deque[tuple[Command[None], Callable[[QueueError], None]]] = deque()
         # whether a reserve waits, whether none shall wait any more, and whether we can only read
         self._waits = self._interrupted = self._half_closed = False
         # guards them; a signal handler may interrupt the thread that has it
@@ -126,7 +129,7 @@ class BeanstalkConnection:
         packet = Packet(commands, meanwhile)
         try:
             while packet.begun < len(commands):
-                self._call(lambda client: self._exchange(client, packet))
+                self._call(lambda client: self._exchange(client, packet), unread=True)
         except QueueError as error:
             for number in range(len(packet.results), len(commands)):
                 sent = number < packet.begun
@@ -235,23 +238,26 @@ class BeanstalkConnection:
         return stats.ttr
 
     def delete_and_reserve(
-        self, job_ids: Sequence[int], tubes: Sequence[str], meanwhile: Callable[[], None] | None = None
-    ) -> tuple[list[QueueError | None], JobBody | None]:
-        """Deletes jobs and reserves the oldest ready one of these tubes (none: no job), in one packet, without waiting.
+        self,
+        job_ids: Sequence[int],
+        tubes: Sequence[str],
+        most: int = 1,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> tuple[list[QueueError | None], list[JobBody]]:
+        """Deletes jobs and reserves the `most` oldest ready ones of these tubes, in one packet, without waiting.
 
-        Returns the error of each delete, and the job that was reserved; all may be None. A connection that broke
-        between two replies is found out by the next call. `meanwhile` is called while the server works.
+        Returns the error of each delete, or None, and the jobs that were reserved (without tubes: none). A connection
+        that broke between two replies is found out by the next call. `meanwhile` is called while the server works.
         """
         wanted = {checked_tube(name) for name in tubes}
         packet: list[Command[object]] = [commands.delete(job_id) for job_id in job_ids]
         if wanted:
-            packet += [*self._changes(wanted), commands.reserve()]
+            packet += [*self._changes(wanted), *[commands.reserve()] * most]
         answers = self.pipeline(packet, meanwhile)
         if wanted:
             self._watching = wanted
-        job = answers[-1] if wanted else None
         errors = [answer if isinstance(answer, QueueError) else None for answer in answers[: len(job_ids)]]
-        return errors, job if isinstance(job, JobBody) else None
+        return errors, [answer for answer in answers[len(job_ids) :] if isinstance(answer, JobBody)]
 
     def release(self, job_id: int, *, delay: int = 0) -> None:
         """Releases a reserved job, ready after `delay` seconds. Raises JobNotFound."""
@@ -276,6 +282,28 @@ class BeanstalkConnection:
             self.check_held(job_id)
         self._call(lambda client: client.delete(job_id))
         self._held.discard(job_id)
+
+    def begin_delete(self, job_id: int, failed: Callable[[QueueError], None]) -> None:
+        """Deletes a job that we have reserved, without waiting for the reply: the next call reads it.
+
+        `failed` is told if the job was not ours any more, or if the connection ends before the reply.
+        """
+        self.check_held(job_id)
+        command = commands.delete(job_id)
+        self._call(lambda client: client.send(command.text), unread=True)
+        self._unread.append((command, failed))
+        self._held.discard(job_id)
+
+    def end_deletes(self) -> None:
+        """Reads the replies to all deletes that were begun. Raises nothing: who began them is told."""
+        if self._unread:
+            with suppress(QueueError):
+                self._call(lambda client: None)
+
+    @property
+    def begun_deletes(self) -> int:
+        """How many deletes were begun whose replies are not read."""
+        return len(self._unread)
 
     def kick(self, job_id: int) -> None:
         """Makes a buried or delayed job ready. Raises JobNotFound."""
@@ -361,12 +389,15 @@ class BeanstalkConnection:
         self._using = self._server = ""
         self._interval = None
         self._held.clear()
+        unread, self._unread = self._unread, deque()
         if client is not None:
             with suppress(OSError):
                 client.close()
         # not sock.close(): if connecting failed half-way, greenstalk's reader would keep the descriptor open
         if sock is not None and (descriptor := sock.detach()) >= 0:
             os.close(descriptor)
+        for _, failed in unread:
+            failed(QueueUnavailable(f"beanstalkd at {place(self._address)}: the connection ended before its answer"))
 
     def close_inherited(self) -> None:
         """Call in a forked child: closes its copy of the socket, so that the parent's reservations end with it."""
@@ -384,8 +415,11 @@ class BeanstalkConnection:
         if job_id not in self._held:
             raise JobNotFound("not reserved on this connection")
 
-    def _call(self, command: Callable[[BeanstalkClient], T], *, wait: float = 0.0) -> T:
-        """Runs one command. Its reply may take `wait` seconds longer than usual."""
+    def _call(self, command: Callable[[BeanstalkClient], T], *, wait: float = 0.0, unread: bool = False) -> T:
+        """Runs one command. Its reply may take `wait` seconds longer than usual.
+
+        With `unread` the command copes with replies that are not read yet.
+        """
         seconds = self._timeout + wait
         try:
             if self._client is None:
@@ -394,6 +428,8 @@ class BeanstalkConnection:
             else:
                 client = self._client
                 self._limit(seconds)
+            if self._unread and not unread:
+                self._read_unread(client)
             return command(client)
         except NOTHING_COMES:
             raise
@@ -421,12 +457,21 @@ class BeanstalkConnection:
             lines.append(command.text)
         client.send(b"".join(lines))
         packet.sent()
+        self._read_unread(client)
         for command in window:
             if command.tube not in ("", self._using):
                 client.expect(b"USING")
                 self._using = command.tube
             reply: T | QueueError = self._reply(client, command)
             packet.results.append(reply)
+
+    def _read_unread(self, client: BeanstalkClient) -> None:
+        while self._unread:
+            command, failed = self._unread[0]
+            reply = self._reply(client, command)
+            self._unread.popleft()
+            if isinstance(reply, QueueError):
+                failed(reply)
 
     def _reply(self, client: BeanstalkClient, command: Command[T]) -> T | QueueError:
         try:

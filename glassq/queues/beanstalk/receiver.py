@@ -41,6 +41,9 @@ SHORTEST_LEASE = 5.0
 # While one job after the other is moved, so many are reserved at once at most: their packet costs little more than that
 # of one. They are so few that they are moved long before their leases end.
 MAX_AHEAD = 32
+# Jobs that are worked one after the other in no time come several in a packet: twice as many each time while there are
+# as many, up to MOST_QUICK. Those that have waited behind others for QUICK seconds go back.
+MOST_QUICK, QUICK = 16, 0.02
 # The proof of moved jobs is asked for after so long, in seconds, so that it serves those that come meanwhile.
 ASK_AFTER = 0.1
 
@@ -67,6 +70,9 @@ class BeanstalkReceiver:
         self._moving: list[_Move] = []
         # how many have been moved since a handler worked one
         self._moved = 0
+        # how many may be reserved with the end of a quick job, and until when they may wait
+        self._most_quick = 1
+        self._ahead_until = 0.0
         # next forms whose proof is not awaited; and why some of them could not be proven, for the next `reserve`
         self._hand_overs = None if prover is None else HandOvers(prover)
         self._failure: QueueError | None = None
@@ -95,8 +101,11 @@ class BeanstalkReceiver:
         return bool(self._ahead)
 
     def begin(self) -> None:
-        self._moved = 0
-        self._send_moves(())
+        moved, self._moved = self._moved, 0
+        if moved:
+            self._send_moves(())
+        else:
+            self._give_back_late()
 
     def filled(self, prefixes: tuple[str, ...]) -> list[str]:
         names = [name for name in self._connection.tubes() if name.startswith(prefixes)]
@@ -127,14 +136,25 @@ class BeanstalkReceiver:
         return float(self._connection.touch(int(reservation.ref)))
 
     def complete(
-        self, reservation: Reservation, *, then: Sequence[str] = (), meanwhile: Callable[[], None] | None = None
+        self,
+        reservation: Reservation,
+        *,
+        then: Sequence[str] = (),
+        meanwhile: Callable[[], None] | None = None,
+        failed: Callable[[QueueError], None] | None = None,
     ) -> None:
         old = int(reservation.ref)
+        if self._ahead and failed is not None:
+            self._connection.begin_delete(old, failed)
+            return
         if not then or self._ahead:
             self._connection.delete(old, held=True)
             return
         self._connection.check_held(old)
-        (deleted,) = self._delete([old], then, meanwhile)
+        most = 1 if failed is None else self._most_quick
+        (deleted,) = self._delete([old], then, most, meanwhile)
+        self._most_quick = min(MOST_QUICK, 2 * most) if len(self._ahead) == most else max(1, len(self._ahead))
+        self._ahead_until = time.monotonic() + QUICK
         if deleted is not None:
             raise deleted
 
@@ -182,9 +202,13 @@ class BeanstalkReceiver:
     @property
     def unproven(self) -> int:
         proven_later = 0 if self._hand_overs is None else len(self._hand_overs)
-        return proven_later + len(self._ahead) + len(self._moving)
+        # the end of the job in hand may bring as many as may be ahead
+        ahead = len(self._ahead) or self._most_quick - 1
+        return proven_later + ahead + len(self._moving) + self._connection.begun_deletes
 
     def tend(self) -> None:
+        self._give_back_late()
+        self._connection.end_deletes()
         if self._hand_overs:
             self._settle(wait=False)
 
@@ -214,6 +238,7 @@ class BeanstalkReceiver:
         self._connection.release(int(reservation.ref))
 
     def finish(self) -> None:
+        self._connection.end_deletes()
         self._send_moves((), give_back=False)
         while self._hand_overs:
             self._settle(wait=True)
@@ -253,6 +278,12 @@ class BeanstalkReceiver:
         except (NotDurable, NoProof, JobNotFound):
             self._withdraw(following)
             raise
+
+    def _give_back_late(self) -> None:
+        """Jobs that have waited behind others for too long go back: the job in hand is not as quick as these were."""
+        if self._ahead and time.monotonic() > self._ahead_until:
+            self._most_quick = 1
+            self._send_moves(())
 
     def _send_moves(self, then: Sequence[str], *, give_back: bool = True) -> None:
         """Puts what is to be moved, and reserves jobs of the tubes `then` with it; those reserved ahead go back.
@@ -336,12 +367,11 @@ class BeanstalkReceiver:
         made.failed(error)
 
     def _delete(
-        self, jobs: Sequence[int], then: Sequence[str], meanwhile: Callable[[], None] | None = None
+        self, jobs: Sequence[int], then: Sequence[str], most: int = 1, meanwhile: Callable[[], None] | None = None
     ) -> list[QueueError | None]:
-        """Deletes jobs and reserves the next one; the error of each delete."""
-        errors, job = self._connection.delete_and_reserve(jobs, then, meanwhile)
-        if job is not None:
-            self._ahead.append(_reservation(job, then))
+        """Deletes jobs and reserves the next ones, as many as `most`; the error of each delete."""
+        errors, found = self._connection.delete_and_reserve(jobs, then, most, meanwhile)
+        self._ahead.extend(_reservation(job, then) for job in found)
         return errors
 
     def _raise_failure(self) -> None:

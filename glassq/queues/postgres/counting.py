@@ -9,15 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from glassq.queues.base import TubeCounts
-from glassq.queues.postgres.statements import WAITS
+from glassq.queues.postgres.waiters import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from glassq.database.postgres import PostgresSession
-
-# A receiver that waits calls itself so, with its tubes after it: at most 63 bytes. A name that was cut ends in dots.
-NAMED, CUT = f"{WAITS}: ", ".."
 
 _COUNTS = """
 WITH counted AS (
@@ -39,10 +36,6 @@ FROM summed FULL JOIN glassq_tubes ON glassq_tubes.name = summed.tube
 """
 _ALL = _COUNTS.format(chosen="")
 _SOME = _COUNTS.format(chosen="AND tube = ANY(%(tubes)s)") + "WHERE coalesce(summed.tube, name) = ANY(%(tubes)s)"
-_WAITING = f"""
-SELECT application_name, count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND application_name LIKE '{NAMED}%%' GROUP BY 1
-"""
 _PAUSE = """
 INSERT INTO glassq_tubes (name, paused_until)
 VALUES (%(tube)s, statement_timestamp() + make_interval(secs => %(seconds)s))
@@ -53,15 +46,15 @@ ON CONFLICT (name) DO UPDATE SET paused_until = excluded.paused_until
 def counts(session: PostgresSession, tubes: Sequence[str] | None) -> list[TubeCounts]:
     """The counts of these tubes, in their order; None: of all tubes that exist, by name."""
     rows = session.rows(_ALL) if tubes is None else session.rows(_SOME, {"tubes": list(tubes)})
-    waiting = _Waiting(session)
+    waiters = Waiters(session)
     found = {
-        name: TubeCounts(name, ready, reserved, delayed, buried, waiting.of(name), int(paused or 0))
+        name: TubeCounts(name, ready, reserved, delayed, buried, waiters.of(name), int(paused or 0))
         for name, ready, reserved, delayed, buried, paused in rows
     }
     if tubes is not None:
-        return [found.get(name) or TubeCounts(name, waiting=waiting.of(name)) for name in tubes]
-    for name in waiting.names - found.keys():
-        found[name] = TubeCounts(name, waiting=waiting.of(name))
+        return [found.get(name) or TubeCounts(name, waiting=waiters.of(name)) for name in tubes]
+    for name in waiters.tubes - found.keys():
+        found[name] = TubeCounts(name, waiting=waiters.of(name))
     return [found[name] for name in sorted(found) if _exists(found[name])]
 
 
@@ -76,27 +69,3 @@ def pause(session: PostgresSession, tube: str, seconds: float) -> bool:
 
 def _exists(tube: TubeCounts) -> bool:
     return bool(tube.jobs or tube.waiting or tube.paused_for)
-
-
-class _Waiting:
-    """How many receivers wait for a job of a tube, by the names that their connections give themselves."""
-
-    def __init__(self, session: PostgresSession) -> None:
-        self._any = 0
-        self._by_tube: dict[str, int] = {}
-        for name, count in session.rows(_WAITING):
-            tubes = name.removeprefix(NAMED)
-            if tubes.endswith(CUT):
-                # which tubes were cut off is not known: it may wait for any
-                self._any += count
-                continue
-            for tube in tubes.split(","):
-                self._by_tube[tube] = self._by_tube.get(tube, 0) + count
-
-    @property
-    def names(self) -> set[str]:
-        """The tubes that somebody is known to wait for."""
-        return set(self._by_tube)
-
-    def of(self, tube: str) -> int:
-        return self._any + self._by_tube.get(tube, 0)

@@ -102,7 +102,12 @@ class PostgresReceiver:
         return self._lease
 
     def complete(
-        self, reservation: Reservation, *, then: Sequence[str] = (), meanwhile: Callable[[], None] | None = None
+        self,
+        reservation: Reservation,
+        *,
+        then: Sequence[str] = (),
+        meanwhile: Callable[[], None] | None = None,
+        failed: Callable[[QueueError], None] | None = None,
     ) -> None:
         self._settle(reservation, statements.COMPLETE, [], [], then, meanwhile)
 

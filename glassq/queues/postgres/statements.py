@@ -9,11 +9,10 @@ from __future__ import annotations
 from functools import cache
 
 from glassq.database.locks import HOLDERS
+from glassq.queues.postgres.waiters import WAITS
 
 # The channel on which receivers hear of new jobs; the payload is the tube.
 CHANNEL = "glassq_jobs"
-# How a waiting receiver's session is called, before its tubes.
-WAITS = "glassq receiver waits"
 
 # The plan of a statement must not change with what the planner believes of the table's size.
 RECEIVER_SESSION = f"""

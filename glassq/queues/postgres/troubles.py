@@ -26,10 +26,14 @@ _PRIMARY = (
     "name the primary in [queue] url, or all hosts with commas between them: then the one that takes writes is found "
     "(target_session_attrs=read-write); or switch default_transaction_read_only off"
 )
+_NONE_OF_THEM = "start the primary, or promote a standby once it is sure that the primary is down"
 _DISK = "make room on the server's disk (old WAL goes by itself once no slot keeps it): it then takes jobs again"
 
 _HOST = ("queue", "mend the host in [queue] url, or the name service")
 _OPTIONS = ("queue", "mend [queue] url: libpq knows no such option, or no such value of it")
+
+# What a standby says to whoever wants to write.
+_STANDBYS = ("session is read-only", "server is in hot standby mode", "takes no writes")
 
 # By SQLSTATE (PostgreSQL's documentation, appendix A), or its class: the check's name, and what to do.
 BY_STATE = {
@@ -102,8 +106,14 @@ def explained(error: QueueError, url: QueueUrl) -> Fact:
     if isinstance(error, WrongTables):
         return Fact("schema", False, error.said, error.todo)
     said = str(error)
+    if _names_many_hosts(url) and any(words in said for words in _STANDBYS):
+        return Fact("primary", False, said, _NONE_OF_THEM)
     name, todo = _known(getattr(error.__cause__, "sqlstate", None) or "", said) or _by_kind(error, url)
     return Fact(name, False, said, todo)
+
+
+def _names_many_hosts(url: QueueUrl) -> bool:
+    return "," in url.partition("?")[0]
 
 
 def _known(state: str, said: str) -> tuple[str, str] | None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from glassq.queues.postgres import statements
+from glassq.queues.postgres.waiters import waiting_name
 
 if TYPE_CHECKING:
     from glassq.database.postgres import PostgresSession
@@ -97,9 +98,7 @@ class Waiting:
 
     def _listen(self, tubes: tuple[str, ...]) -> None:
         """Its session's name says of which tubes it hears: an operator sees who waits."""
-        name = f"{statements.WAITS}: {','.join(tubes)}"
-        name = name if len(name.encode()) <= 63 else f"{name[:61]}.."
-        self._session.run(f"LISTEN {statements.CHANNEL}; SET application_name = '{name}'")
+        self._session.run(f"LISTEN {statements.CHANNEL}; SET application_name = '{waiting_name(tubes)}'")
         self._listening, self._look_at = tubes, 0.0
 
 

@@ -72,6 +72,11 @@ class GatedLimiter:
         """See `TubeLimiter.patient`."""
         return not self._gates.parked.used and self._main.patient
 
+    @property
+    def several(self) -> bool:
+        """See `TubeLimiter.several`."""
+        return not self._gates.parked.used and self._main.several
+
     def admit(self, has_next: bool = False) -> Admission:
         """See `TubeLimiter.admit`. Raises QueueError."""
         self._turn = self._came = None

@@ -170,6 +170,26 @@ def test_jobs_that_are_moved_one_after_the_other_are_ready_elsewhere(roles: Role
     assert {(job.tube, job.state, job.losses) for job in roles.find()} == {(roles.other, "ready", 0)}
 
 
+def test_quick_jobs_end_one_after_the_other_and_none_twice(roles: Roles) -> None:
+    bodies = [b"%02d" % number for number in range(60)]
+    roles.producer.put([NewJob(body.hex(), body, roles.tube) for body in bodies], within=TIMEOUT)
+    receiver, failed, worked = roles.receiver(), list[QueueError](), list[bytes]()
+    for _ in bodies[:-5]:
+        held = receiver.reserve([roles.tube], 0)
+        assert held is not None
+        receiver.begin()
+        worked.append(held.body)
+        receiver.complete(held, then=[roles.tube], failed=failed.append)
+    # what was reserved ahead and never given out has lost nothing
+    receiver.close()
+    if roles.able.frees_at_once:
+        roles.wait_until_free()
+    left = [roles.take(roles.receiver()) for _ in range(5)]
+    assert sorted([*worked, *(each.body for each in left)]) == bodies
+    assert ({each.losses or 0 for each in left}, failed) == ({0}, [])
+    assert {job.losses for job in roles.find()} == {0}
+
+
 def test_a_handler_begins_and_what_was_reserved_beyond_its_job_goes_back(roles: Roles) -> None:
     bodies = [b"%02d" % number for number in range(60)]
     roles.producer.put([NewJob(body.hex(), body, roles.tube) for body in bodies], within=TIMEOUT)
