@@ -167,6 +167,9 @@ class PostgresReceiver:
 
     # -- the connection ---------------------------------------------------------------------------------------------
 
+    def free(self, handle: str) -> None:
+        """What a dead process held is free with its connection."""
+
     def close(self) -> None:
         held, self._next = self._next, None
         if held is not None:
