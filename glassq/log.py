@@ -120,7 +120,7 @@ class _Record(logging.LogRecord):
     def __init__(self, name: str, level: int, message: object, arguments: Any) -> None:
         # not LogRecord's own
         self.name, self.levelno, self.levelname = name, level, logging.getLevelName(level)
-        self.msg, self.args = message, arguments  # type: ignore[assignment]
+        self.msg, self.args = message, arguments
         self.created, self.process = time.time(), os.getpid()
         self.exc_info = self.exc_text = self.stack_info = None
 
@@ -133,9 +133,9 @@ class _Logger(logging.Logger):
             return super().isEnabledFor(level)
         return level >= _output.handler.level
 
-    def _log(self, level: int, msg: object, args: Any, exc_info: Any = None, **more: Any) -> None:
+    def _log(self, level: int, msg: object, args: Any, exc_info: Any = None, *rest: Any, **more: Any) -> None:
         if _output.handler is None or exc_info:
-            super()._log(level, msg, args, exc_info, **more)
+            super()._log(level, msg, args, exc_info, *rest, **more)
         else:
             _output.handler.handle(_Record(self.name, level, msg, args))
 
