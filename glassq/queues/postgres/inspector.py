@@ -10,7 +10,7 @@ from glassq.queues.base import ALL_STATES, Capabilities, EngineStatus
 from glassq.queues.postgres import counting, facts, looking
 from glassq.queues.postgres.changing import FormChanger
 from glassq.queues.postgres.gauges import gauges
-from glassq.queues.postgres.limits import MAX_JOB, MAX_SECONDS, bad_time
+from glassq.queues.postgres.limits import LIMITS, MAX_JOB, MAX_SECONDS
 from glassq.queues.postgres.server import ServerState
 from glassq.queues.postgres.troubles import explained
 from glassq.queues.single import SingleCalls
@@ -148,7 +148,7 @@ class PostgresInspector(SingleCalls):
         return self._changer.delete(jobs, [self._number(job.ref) for job in jobs])
 
     def pause(self, tube: str, seconds: float) -> bool:
-        if (error := bad_time(seconds)) is not None:
+        if (error := LIMITS.bad_time(seconds)) is not None:
             raise error
         exists = counting.pause(self._session, tube, seconds)
         if exists and not seconds and self._waker is not None:
