@@ -158,11 +158,14 @@ class Proxy:
     `links` are all connections so far, in their order; `times` says when each came (monotonic).
     """
 
-    def __init__(self, port: int, rewrite: Rewrite = lambda _, data: data) -> None:
-        """`port` is the server's, on 127.0.0.1. `rewrite` makes of what came one way what goes on."""
+    def __init__(self, port: int, rewrite: Rewrite = lambda _, data: data, *, at: int = 0) -> None:
+        """`port` is the server's, on 127.0.0.1. `rewrite` makes of what came one way what goes on.
+
+        `at` is the port of its own, where that has to be a certain one.
+        """
         self._rewrite = rewrite
         self._server = ("127.0.0.1", port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", at))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"beanstalk://127.0.0.1:{self.port}"
         syncers.share(self.url, of=f"beanstalk://127.0.0.1:{port}")

@@ -19,7 +19,7 @@ from glassq.ledger.sql import open_ledger
 from glassq.log import fields
 from glassq.mask import masked_line
 from glassq.policy import deadlines_of, policy_of
-from glassq.programs import lanes, notifying, scheduling, sharing, sweeping
+from glassq.programs import lanes, notifying, scheduling, sharing, shelving, sweeping
 from glassq.programs.context import adding_tasks, context_of
 from glassq.programs.gating import (
     breakers_of,
@@ -246,7 +246,11 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
         limits=tuple(limits),
         kept=tuple(kept_places(settings)),
         sidecar=(lambda scoreboard, gates: serve_metrics(settings, pool, tubes, scoreboard, gates)) if pool else None,
-        beside={"schedules": scheduling.main_of(settings), "notify": notifying.main_of(settings)},
+        beside={
+            "schedules": scheduling.main_of(settings),
+            "notify": notifying.main_of(settings),
+            "shelf": shelving.main_of(settings),
+        },
         sharing=sharing.main_of(settings, limits),
         sweep=lambda: sweeping.sweep_main(settings),
         queue=queue.url,

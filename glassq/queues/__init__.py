@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from glassq.errors import QueueError
     from glassq.queues.base import Inspector, Producer, Receiver
-    from glassq.queues.engine import EngineTables, LocalEngine, Opening
+    from glassq.queues.engine import EngineTables, LocalEngine, Mover, Opening
     from glassq.settings import Settings
     from glassq.values import QueueUrl
 
 __all__ = ["Inspector", "Producer", "Receiver", "advice", "check_tables", "engine_name", "local_engine"]
-__all__ += ["open_inspector", "open_producer", "open_receiver", "open_tables"]
+__all__ += ["open_inspector", "open_mover", "open_producer", "open_receiver", "open_tables"]
 
 
 def __getattr__(name: str) -> Any:
@@ -44,6 +44,11 @@ def open_inspector(settings: Settings) -> Inspector:
 def open_tables(settings: Settings, url: QueueUrl) -> EngineTables | None:
     """The tables of the engine at `url`, for whoever makes them; None where it needs none. Connects when it is used."""
     return _opening(url).open_tables(settings, url)
+
+
+def open_mover(settings: Settings) -> Mover | None:
+    """What moves deliveries on that the engine cannot keep so itself; None where it keeps all. Connects when used."""
+    return _opening(settings.queue.url).open_mover(settings)
 
 
 def advice(settings: Settings, error: QueueError) -> str:

@@ -63,7 +63,8 @@ class Reservation(msgspec.Struct, frozen=True):
 
     `tube` is "" where the engine did not say which of several it was. `losses` is the number of attempts at this job
     that died with their process, None if nobody has looked. `kicked`: an operator has asked for another attempt since
-    the put, as far as somebody has looked. `Receiver.examine` looks.
+    the put, as far as somebody has looked. `Receiver.examine` looks. `handle` is what `Receiver.free` needs, of an
+    engine that is `Capabilities.bearer`.
     """
 
     ref: str
@@ -72,6 +73,7 @@ class Reservation(msgspec.Struct, frozen=True):
     lease: float
     losses: int | None = None
     kicked: bool = False
+    handle: str = ""
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -190,7 +192,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     the jobs of a dead consumer are ready at once. `fenced`: a consumer that has lost a lease cannot settle the job.
     `many_held`: one receiver can hold several reservations. `exact_losses`: losses are counted, not guessed. `atomic`:
     the end of a reservation and the delivery's next form happen together or not at all. `keeps_for`: how long the
-    engine keeps a job, in seconds; None: for ever.
+    engine keeps a job, in seconds; None: for ever. `withdraws`: a job that nobody has can be withdrawn. `bearer`: a
+    reservation belongs to no connection; whoever knows its handle can end it. `sees_consumers`: the engine tells who
+    waits, and who is connected. `buries_in_place`: to bury or to kick a job as it is needs no put. `never_forgets`:
+    nobody can configure the engine so that it forgets what it has answered.
     """
 
     lists: frozenset[State]
@@ -208,6 +213,11 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     exact_losses: bool
     atomic: bool
     keeps_for: float | None
+    withdraws: bool = True
+    bearer: bool = False
+    sees_consumers: bool = True
+    buries_in_place: bool = True
+    never_forgets: bool = False
 
 
 class Producer(Protocol):
@@ -372,7 +382,13 @@ class Receiver(Protocol):
         """
 
     def release(self, reservation: Reservation) -> None:
-        """Releases the job as it is, ready at once. No loss is counted."""
+        """Releases the job as it is, ready at once. No loss is counted, as far as the engine can avoid that."""
+
+    def free(self, handle: str) -> None:
+        """Gives back what a dead process held, whose handle it left: ready, with a lost attempt.
+
+        For an engine that is `Capabilities.bearer`; others need none. It may come too late, and never raises.
+        """
 
     def close(self) -> None:
         """Closes the connection. Reserved jobs become ready at once if the engine can do that.

@@ -38,8 +38,18 @@ class Opening(Protocol):
     def open_tables(self, settings: Settings, url: QueueUrl) -> EngineTables | None:
         """The tables at `url`, a database of this engine; None where it needs none."""
 
+    def open_mover(self, settings: Settings) -> Mover | None:
+        """What moves on what the engine cannot keep so itself; None where it keeps all."""
+
     def advice(self, settings: Settings, error: QueueError) -> str:
         """What to do about this error, where the engine knows more than its kind tells; "" else."""
+
+
+class Mover(Protocol):
+    """Moves on what an engine cannot keep so itself, as it is due in a long time. Any number of hosts may do so."""
+
+    def step(self) -> float:
+        """Moves what is due soon; returns in how many seconds to look again. Raises QueueError."""
 
 
 class LocalEngine(Protocol):

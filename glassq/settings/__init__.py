@@ -43,6 +43,7 @@ from glassq.settings.sections import (
 from glassq.settings.settings import LEASE_MARGIN, Settings, route_secret_files, route_secret_key, secret_files
 from glassq.settings.tubes import (
     MAIN_QUEUE,
+    named_tubes,
     ping_tube,
     pool_prefixes,
     queue_prefix,
@@ -91,6 +92,7 @@ __all__ = [
     "installed_file",
     "label_fits",
     "load",
+    "named_tubes",
     "options_of",
     "parked_of",
     "parking_tube",

@@ -37,6 +37,13 @@ def route_tube(settings: Settings, route: Route) -> str:
     return f"{route_prefix(str(settings.queue.tube))}{route.name}"
 
 
+def named_tubes(settings: Settings) -> list[str]:
+    """The tubes that these settings name, the main one first; those of queue.yaml are not among them."""
+    of_queues = (queue_tube(settings, name) for name in settings.worker.queues)
+    of_routes = (tube for route in settings.routes if (tube := route_tube(settings, route)))
+    return list(dict.fromkeys([str(settings.queue.tube), *of_queues, *of_routes]))
+
+
 def route_prefix(base: str) -> str:
     """How the tubes of routes begin; `base` is [queue] tube."""
     return f"{base}.route."

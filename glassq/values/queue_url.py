@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, NamedTuple, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from glassq.values.urls import path_of, split_path
 
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 _DATABASE = re.compile(
     r"postgres(?:ql)?://[^\s\x00-\x1f\x7f/?]*(?:/[^\s\x00-\x1f\x7f/?]+(?:\?\S*)?|/?\?\S*service=\S+)"
 )
+_REGION = re.compile(r"[a-z]{2,3}(?:-[a-z]+)+-\d{1,2}")
+# no hyphen: what follows the first one is the tube's
+_SQS_PREFIX = re.compile(r"/[A-Za-z0-9_]{1,30}/?")
+_SQS_OPTIONS = {"endpoint": re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+/?"), "poll": re.compile(r"[1-9]|1\d|20")}
+_NOTHING = re.compile(r"(?!)")
 _PASSWORD = re.compile(r"((?<=://)[^/?@:]*:)[^/?]*(?=@)|([?&](?:ssl)?password=)[^&]*")
 
 
@@ -49,6 +54,20 @@ def _check_postgres(text: str) -> None:
         raise ValueError('expected "postgres://USER@HOST:PORT/DATABASE"')
 
 
+def _check_sqs(text: str) -> None:
+    expected = 'expected "sqs://REGION/PREFIX"'
+    parts = urlsplit(text)
+    if "@" in parts.netloc:
+        raise ValueError(
+            "no key belongs into sqs://: boto3 finds credentials by itself (environment, ~/.aws, the instance's role)"
+        )
+    if not _REGION.fullmatch(parts.netloc) or not _SQS_PREFIX.fullmatch(parts.path):
+        raise ValueError(f"{expected}: a region such as eu-west-1, and 1 to 30 of A-Z a-z 0-9 _ for the queues' names")
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if not (_SQS_OPTIONS.get(name) or _NOTHING).fullmatch(value):
+            raise ValueError(f"{expected}; of options endpoint=http://HOST:PORT and poll=SECONDS (1 to 20)")
+
+
 ENGINES = (
     EngineUrl(
         package="beanstalk",
@@ -64,13 +83,21 @@ ENGINES = (
         is_database=True,
         many_hosts=True,
     ),
+    EngineUrl(
+        package="sqs",
+        schemes=("sqs",),
+        forms=("sqs://REGION/PREFIX",),
+        check=_check_sqs,
+        many_hosts=True,
+    ),
 )
 _BY_SCHEME = {scheme: row for row in ENGINES for scheme in row.schemes}
 _EXPECTED = "expected " + " or ".join(f'"{form}"' for row in ENGINES for form in row.forms)
 
 
 class QueueUrl(str):
-    """Where the queue's server listens: beanstalk://HOST:PORT, beanstalk:///PATH/OF/A/SOCKET, or a PostgreSQL database.
+    """Where the queue's server listens: beanstalk://HOST:PORT, beanstalk:///PATH/OF/A/SOCKET, a PostgreSQL database, or
+    sqs://REGION/PREFIX[?endpoint=URL&poll=SECONDS], queues at Amazon whose names begin so.
 
     In a path, write % ? and # as %25 %3F and %23. postgres://USER@HOST[:PORT][,HOST...]/DATABASE[?OPTIONS] is libpq's
     own form (postgresql:// too). The text shows no password; `whole` has it.

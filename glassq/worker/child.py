@@ -107,6 +107,8 @@ def run(
     finally:
         slot.state(State.STOPPING)
         lease.stop_keeper()
+        # it waits for nothing any more, also where no signal has told it
+        receiver.interrupt()
         receiver.close()
         ledger.close()
     why = "stopped" if stop.draining else "recycled"

@@ -92,6 +92,8 @@ class Consumer:
     def run(self, stopping: Callable[[], bool]) -> None:
         """Works until `stopping()`. Reconnects while the queue cannot be reached."""
         failures, self._stopping = 0, stopping
+        if handle := self._slot.left_behind():
+            self._receiver.free(handle)
         # The first reserve does not wait: its answer shows that we are connected.
         poll, busy, look_at = 0, False, 0.0
         while not stopping():

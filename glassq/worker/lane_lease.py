@@ -55,7 +55,7 @@ class LaneLease:
 
     def start(self, reservation: Reservation, delivery: Delivery, *, deadline: float, hard: float) -> None:
         """See `Lease.start`."""
-        self._slot.begin(reservation.ref, delivery.id, delivery.attempt, hard, seconds_since_boot())
+        self._slot.begin(reservation.ref, delivery.id, delivery.attempt, hard, seconds_since_boot(), reservation.handle)
         with self._stopping:
             self._extend_every = min(self._ttr, reservation.lease) / 3
             self._extended, self._deadline, self._interrupt = time.monotonic(), deadline, None

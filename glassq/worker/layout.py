@@ -27,6 +27,11 @@ UNPROVEN = 184
 PROBLEM, PROBLEM_SIZE = 192, 256
 SIZE = PROBLEM + PROBLEM_SIZE
 
+# After the crash log: for each slot, the length of the handle that it has left, and the handle (see `Slot.begin`). A
+# receipt handle of SQS is some hundred bytes, and 1 KiB at most.
+HANDLE_LENGTH = struct.Struct("@q")
+HANDLE_SIZE = 1536
+
 # The memory begins with: what it is, its layout (hashed), and the start of the machine. Then comes a number that every
 # process writes: see `Slot.excuse`.
 _HEAD = struct.Struct("@8sq40s")
@@ -110,8 +115,15 @@ class BoardLayout:
         return self.slots + self.count * SIZE
 
     @property
-    def size(self) -> int:
+    def handles(self) -> int:
         return self.crash_records + self.crashes_kept * RECORD.size
+
+    @property
+    def size(self) -> int:
+        return self.handles + self.count * HANDLE_SIZE
+
+    def handle(self, index: int) -> int:
+        return self.handles + index * HANDLE_SIZE
 
     def slot(self, index: int) -> int:
         return self.slots + index * SIZE
@@ -119,11 +131,19 @@ class BoardLayout:
     def head(self) -> bytes:
         """What the memory begins with. Another release may have another layout."""
         sizes = f"{self.crashes_kept} {self.plain} {self.crews} {self.lanes}"
-        form = f"{SLOT.format} {UNPROVEN} {PROBLEM} {SIZE} {RECORD.format} {sizes} {list(State)}"
+        form = f"{SLOT.format} {UNPROVEN} {PROBLEM} {SIZE} {RECORD.format} {HANDLE_SIZE} {sizes} {list(State)}"
         return _HEAD.pack(b"glassq 1", hashed(form), packed(boot(), 40))
 
     def crashes(self, memory: mmap.mmap | bytes) -> CrashLog:
         return CrashLog(memory, self.crashes_kept, self.crash_marks, self.crash_records)
+
+
+def read_handle(memory: mmap.mmap | bytes, at: int) -> str:
+    (length,) = HANDLE_LENGTH.unpack_from(memory, at)
+    if not 0 < length <= HANDLE_SIZE - HANDLE_LENGTH.size:
+        return ""
+    start = at + HANDLE_LENGTH.size
+    return bytes(memory[start : start + length]).decode("ascii", "replace")
 
 
 def read_unproven(memory: mmap.mmap | bytes, at: int) -> int:

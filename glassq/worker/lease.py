@@ -100,7 +100,7 @@ class Lease:
         At `deadline` it interrupts the attempt, at `hard` the parent kills the process; both are time.monotonic().
         """
         self._begun = leftovers.beginning()
-        self._slot.begin(reservation.ref, delivery.id, delivery.attempt, hard, self._begun)
+        self._slot.begin(reservation.ref, delivery.id, delivery.attempt, hard, self._begun, reservation.handle)
         with self._lock:
             # an older job may have a shorter lease than new ones; the first extension tells
             self._extend_every = min(self._ttr, reservation.lease) / 3

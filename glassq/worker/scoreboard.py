@@ -137,6 +137,9 @@ class Scoreboard:
             if not before.names(mark, delivery):
                 self.crashes.add_marked(mark, delivery, crash)
                 self.inherited += 1
+        # their handles: whoever gets the slot gives the job back
+        memory, layout = self._memory, self._layout
+        memory[layout.handles : layout.size] = old[layout.handles : layout.size]
         # a lane child holds jobs in its lanes only
         holders = [index for index in range(self._layout.count) if not self._layout.lanes_of(index)]
         states = [INT.unpack_from(old, self._layout.slot(index))[0] for index in holders]

@@ -13,6 +13,8 @@ from glassq.worker.crashes import MARK, hashed, packed
 from glassq.worker.layout import (
     BEAT,
     CLAIMS,
+    HANDLE_LENGTH,
+    HANDLE_SIZE,
     INT,
     PROBLEM,
     PROBLEM_SIZE,
@@ -23,12 +25,13 @@ from glassq.worker.layout import (
     UNPROVEN,
     WORKED,
     State,
+    read_handle,
     read_status,
 )
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from glassq.metrics import ProcessCounters
     from glassq.worker.crashes import CrashLog
@@ -57,6 +60,7 @@ class Slot:
         self._worked = self._unproven = 0
         self._state = State.EMPTY
         self._said = ""
+        self._handle = ""
         self.born = time.monotonic()
 
     def reset(self) -> None:
@@ -112,8 +116,14 @@ class Slot:
         self._said = text
         self._write(packed(text, PROBLEM_SIZE).ljust(PROBLEM_SIZE, b"\0"), PROBLEM)
 
-    def begin(self, job: str, delivery: str, attempt: int, deadline: float, begun: float = 0.0) -> None:
-        """An attempt starts, at `begun` (seconds since boot). At `deadline` (monotonic) the parent kills the child."""
+    def begin(
+        self, job: str, delivery: str, attempt: int, deadline: float, begun: float = 0.0, handle: str = ""
+    ) -> None:
+        """An attempt starts, at `begun` (seconds since boot). At `deadline` (monotonic) the parent kills the child.
+
+        With `handle` the job can be given back, should this process die (`left_behind`).
+        """
+        self._leave(handle)
         now = time.monotonic()
         fields = (
             State.WORKING,
@@ -137,23 +147,33 @@ class Slot:
         self._write(SLOT.pack(State.WAITING, self._worked, now, now, 0.0, 0, b"", 0.0, b""))
         self._state = State.WAITING
         self._claim(0)
+        self._leave("")
+
+    def left_behind(self) -> str:
+        """The handle of the job in hand of the last process that had this slot, if it died over it; else ""."""
+        handle = read_handle(self._memory, self._layout.handle(self.index))
+        self._handle = handle
+        self._leave("")
+        return handle
 
     def may_be_lost(self, job: str) -> bool:
         """Whether an attempt at this job, which this child has just reserved, may have ended with its process.
 
         Quick; sometimes wrongly True, never wrongly False for an attempt that a slot of this pool said was begun.
         """
-        return next(self._marked(job, self._end_of_marks), -1) >= 0
+        return self._find(job, CLAIMS, self._end_of_marks) >= 0
 
     def claimed_elsewhere(self, job: str) -> bool:
         """Whether the slot of another child names this job, which this child has reserved.
 
         That child has died, or does not know yet that it has lost the job.
         """
-        for at in self._marked(job, self._layout.crash_marks):
+        start = CLAIMS
+        while (at := self._find(job, start, self._layout.crash_marks)) >= 0:
             index, misplaced = divmod(at - CLAIMS, MARK.size)
             if not misplaced and index != self.index:
                 return read_status(self._memory, self._layout.slot(index)).job == job[:48]
+            start = at + 1
         return False
 
     def excuse(self) -> bool:
@@ -167,14 +187,27 @@ class Slot:
             self._memory[UNBEGUN : UNBEGUN + INT.size] = INT.pack(left - 1)
         return left > 0
 
-    def _marked(self, job: str, end: int) -> Iterator[int]:
-        """Where the job's mark is, before this end of the memory."""
-        # A mark begins with a byte that is not 0, as nearly all others are: a search for one byte is the quickest.
-        mark, at = MARK.pack(hashed(job)), CLAIMS - 1
-        first = mark[:1]
-        while (at := self._memory.find(first, at + 1, end)) >= 0:
-            if self._memory[at : at + MARK.size] == mark:
-                yield at
+    def _leave(self, handle: str) -> None:
+        if handle == self._handle:
+            return
+        self._handle = handle
+        data, at = handle.encode("ascii", "replace"), self._layout.handle(self.index)
+        fits = len(data) <= HANDLE_SIZE - HANDLE_LENGTH.size
+        # no length before the whole of it is there
+        self._memory[at : at + HANDLE_LENGTH.size] = HANDLE_LENGTH.pack(0)
+        if data and fits:
+            start = at + HANDLE_LENGTH.size
+            self._memory[start : start + len(data)] = data
+            self._memory[at : at + HANDLE_LENGTH.size] = HANDLE_LENGTH.pack(len(data))
+
+    def _find(self, job: str, start: int, end: int) -> int:
+        """Where the job's mark is in this part of the memory; -1: nowhere."""
+        mark = MARK.pack(hashed(job))
+        # it begins with a byte that is not 0, as nearly all others are: a search for one byte is the quickest
+        at = self._memory.find(mark[:1], start, end)
+        while at >= 0 and self._memory[at : at + MARK.size] != mark:
+            at = self._memory.find(mark[:1], at + 1, end)
+        return at
 
     def _claim(self, mark: int) -> None:
         start = CLAIMS + self.index * MARK.size

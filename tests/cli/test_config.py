@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cli.conftest import Cli
+
 if TYPE_CHECKING:
-    from tests.cli.conftest import Cli
+    from pathlib import Path
 
 ROUTES = '[[routes]]\nsource = "mirror"\nhandler = "mine:handle"\n'
 
@@ -18,11 +20,16 @@ def spool(cli: Cli) -> str:
     return f'[intake]\njournal = "{cli.directory}/spool"\n'
 
 
+def make_right(cli: Cli) -> None:
+    """Settings that a pool and an intake would start with."""
+    (cli.directory / "mine.py").write_text("def handle(delivery): ...\n")
+    (cli.directory / "tokens").write_text("s3cret-token\n")
+    cli.configure(f'[sources.mirror]\nverify_tokens_file = "{cli.directory}/tokens"\n{spool(cli)}{ROUTES}')
+
+
 @pytest.fixture
 def right(offline: Cli) -> Cli:
-    (offline.directory / "mine.py").write_text("def handle(delivery): ...\n")
-    (offline.directory / "tokens").write_text("s3cret-token\n")
-    offline.configure(f'[sources.mirror]\nverify_tokens_file = "{offline.directory}/tokens"\n{spool(offline)}{ROUTES}')
+    make_right(offline)
     return offline
 
 
@@ -150,3 +157,24 @@ def test_what_would_refuse_every_ping_of_a_source_is_told_by_config_check_and_do
         assert why in told
         assert any(why in each for each in checks), name
     assert "base64!" not in said.err + str(checks)
+
+
+def test_options_of_a_database_that_libpq_refuses_or_ignores_are_told(tmp_path: Path) -> None:
+    cli = Cli(tmp_path, "postgres://glassq@127.0.0.1:9/d?sslmode=verfy-full", {"HOME": str(tmp_path), "PGPASSFILE": ""})
+    make_right(cli)
+    said = cli("config", "check", "--json")
+    assert said.code == 78
+    # the store of bodies and the ledger are files here: one database, one line
+    assert said.json["problems"] == [f'{cli.file}: [queue] url: invalid sslmode value: "verfy-full"']
+    loose = tmp_path / ".pgpass"
+    loose.write_text("*:*:*:*:secret\n")
+    loose.chmod(0o644)
+    cli.url = "postgres://glassq@127.0.0.1:9/d"
+    make_right(cli)
+    said = cli("config", "check")
+    assert f"{loose}: others may use it (mode 0644), so libpq ignores it: chmod 600 {loose}" in said.err
+    assert (said.code, "secret" in said.err) == (0, False)
+    # named in the URL, it is meant
+    cli.url = f"postgres://glassq@127.0.0.1:9/d?passfile={loose}"
+    make_right(cli)
+    assert cli("config", "check").code == 78

@@ -165,14 +165,14 @@ def test_pings_are_worked_retried_and_buried_and_none_is_lost_by_kills(programs:
     assert programs.buried() == ["fails"]
 
 
-def test_beanstalkds_pool_and_intake_load_no_psycopg() -> None:
+def test_beanstalkds_pool_and_intake_load_neither_psycopg_nor_botocore() -> None:
     code = (
         "import sys, glassq.intake.wsgi, glassq.worker.pool, glassq.programs.worker, glassq.programs.web\n"
         "from glassq.queues import open_producer, open_receiver\n"
         "from glassq.settings import Settings\n"
         "settings = Settings()\n"
         "open_producer(settings), open_receiver(settings)\n"
-        "sys.exit(any(name.startswith(('psycopg', 'glassq.queues.postgres', 'glassq.database.postgres')) "
-        "for name in sys.modules))"
+        "others = ('psycopg', 'glassq.queues.postgres', 'glassq.database.postgres', 'boto', 'glassq.queues.sqs')\n"
+        "sys.exit(any(name.startswith(others) for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -42,6 +42,22 @@ def test_a_slot_is_counted_up_and_cleared() -> None:
     assert (board.status(slot.index).state, board.status(slot.index).worked) == (State.EMPTY, 0)
 
 
+def test_a_process_that_dies_over_a_job_leaves_its_handle_for_the_next_one(tmp_path: Path) -> None:
+    directory = str(tmp_path)
+    board = Scoreboard(2, directory)
+    for slot, handle in zip(board.slots, ("tube handle", "x" * 5000), strict=True):
+        slot.begin("7", "id", 1, 1.0, 0.0, handle)
+    board.slots[0].reset()
+    # one that is too long cannot be left; none is read twice
+    assert [slot.left_behind() for slot in board.slots] == ["tube handle", ""]
+    assert [slot.left_behind() for slot in board.slots] == ["", ""]
+    board.slots[1].begin("8", "id", 1, 1.0, 0.0, "of the last pool")
+    board.slots[0].begin("9", "id", 1, 1.0, 0.0, "settled")
+    board.slots[0].end()
+    after = Scoreboard(2, directory)
+    assert [slot.left_behind() for slot in after.slots] == ["", "of the last pool"]
+
+
 def test_a_card_read_while_it_is_written_never_makes_a_child_look_silent() -> None:
     board = Scoreboard(1)
     slot = board.slots[0]

@@ -53,11 +53,13 @@ def check(app: App, program: str | None, as_json: bool) -> int:
         except SettingsError as error:
             problems = [str(error)]
     outdated = settings.outdated if settings else ()
-    alone = tuple(remarks_on_shared(settings)) if settings and not program else ()
-    _say([*problems, *outdated, *alone])
+    remarks: tuple[str, ...] = ()
+    if settings and not program:
+        remarks = (*remarks_on_shared(settings), *configuration.database_remarks(settings))
+    _say([*problems, *outdated, *remarks])
     if as_json:
         document = configuration.document(settings) if settings else None
-        more = {} if program else {"outdated": outdated, "remarks": alone, "settings": document}
+        more = {} if program else {"outdated": outdated, "remarks": remarks, "settings": document}
         print_json({"ok": not problems, "problems": problems, **more})
     elif settings:
         click.echo(without_password(as_toml(settings)), nl=False)

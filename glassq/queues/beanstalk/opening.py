@@ -49,6 +49,10 @@ def open_tables(settings: Settings, url: QueueUrl) -> None:
     """beanstalkd needs none."""
 
 
+def open_mover(_settings: Settings) -> None:
+    """See `glassq.queues.open_mover`: it keeps all itself."""
+
+
 def advice(settings: Settings, error: QueueError) -> str:
     """Each kind of error says what to do about beanstalkd."""
     return ""

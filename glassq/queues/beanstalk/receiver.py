@@ -244,6 +244,9 @@ class BeanstalkReceiver:
             self._settle(wait=True)
         self._raise_failure()
 
+    def free(self, handle: str) -> None:
+        """What a dead process held is free with its connection."""
+
     def close(self) -> None:
         with suppress(QueueError):
             self.finish()

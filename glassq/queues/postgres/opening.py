@@ -67,6 +67,10 @@ def open_tables(settings: Settings, url: QueueUrl) -> EngineTables:
     )
 
 
+def open_mover(_settings: Settings) -> None:
+    """See `glassq.queues.open_mover`: it keeps all itself."""
+
+
 def advice(settings: Settings, error: QueueError) -> str:
     """See `glassq.queues.advice`."""
     from glassq.queues.postgres.troubles import explained

@@ -22,7 +22,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
     running = kind(tmp_path_factory.mktemp(kind.name))
     yield running
-    running.stop()
+    running.end()
 
 
 @pytest.fixture

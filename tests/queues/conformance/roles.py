@@ -32,12 +32,14 @@ class Roles:
         self._open = ExitStack()
         name = f"t{os.getpid()}.{next(_numbers)}"
         self.tubes = (self.tube, self.other, self.third) = (name, f"{name}.other", f"{name}.third")
+        engine.make(self.tubes)
         self.producer = self._closed(engine.producer())
         self.inspector = self._closed(engine.inspector())
         self.able = self.inspector.capabilities
 
     def close(self) -> None:
         self._open.close()
+        self.engine.let_go()
 
     def reconnect(self) -> None:
         """Forgets the connections to an engine that was restarted."""
@@ -55,6 +57,7 @@ class Roles:
 
     def put(self, body: bytes = b"ping", *, tube: str = "", delay: float = 0.0, lease: int = LEASE) -> str:
         """Puts one job that must be taken; its reference."""
+        self.engine.make([tube or self.tube])
         producer = self.producer if lease == LEASE else self.new_producer(lease=lease)
         [answer] = producer.put([NewJob("a key", body, tube or self.tube, delay)], within=TIMEOUT)
         assert isinstance(answer, Receipt), answer
@@ -73,7 +76,19 @@ class Roles:
 
     def find(self, *states: State) -> list[Job]:
         """All jobs of our tubes in these states (in any, where none is named), newest first."""
-        return list(self.inspector.find(frozenset(states) or ALL_STATES, self.tubes))
+        return self.engine.find(self.inspector, frozenset(states) or ALL_STATES, self.tubes)
+
+    def job(self, ref: str) -> Job:
+        """The job with this reference, which must be there."""
+        return self.engine.job(self.inspector, ref)
+
+    def remove(self, job: Job) -> None:
+        """Deletes what nobody works any more."""
+        self.engine.remove(self.inspector, job)
+
+    def waiting(self, tube: str = "") -> int:
+        """How many consumers wait for a job of this tube."""
+        return self.engine.waiting(self.inspector, tube or self.tube)
 
     def there(self, *states: State) -> list[tuple[State, bytes]]:
         """The same, in short and sorted."""
@@ -86,7 +101,7 @@ class Roles:
     def lie(self, state: WaitingState, body: bytes = b"ping", *, tube: str = "", delay: float = 3600.0) -> Job:
         """A job that waits in this state."""
         ref = self.inspector.insert(body, tube=tube or self.tube, state=state, delay=delay)
-        return self.inspector.get(ref)
+        return self.job(ref)
 
     def _closed(self, role: Role) -> Role:
         return self._open.enter_context(closing(role))

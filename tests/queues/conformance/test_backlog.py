@@ -20,15 +20,14 @@ BODY = b"x" * 200
 # An engine that takes so many puts a second here gets the large backlog.
 QUICK = 1_000
 LARGE, SMALL = 100_000, 1_000
-SAMPLES = 150
 # A query that sorts all that waits takes hundreds of times as long; a loaded machine does not.
 MAX_RATIO = 20
 
 
-def reserve_time(receiver: Receiver, tubes: Sequence[str]) -> float:
+def reserve_time(receiver: Receiver, tubes: Sequence[str], samples: int) -> float:
     """The median of many reservations, in seconds, each of a job that is completed after it."""
     times = []
-    for _ in range(SAMPLES):
+    for _ in range(samples):
         began = time.perf_counter()
         reservation = receiver.reserve(tubes, TIMEOUT)
         times.append(time.perf_counter() - began)
@@ -52,15 +51,15 @@ def test_a_reserve_does_not_slow_down_with_what_waits(
     roles = Roles(filled)
     try:
         receiver = roles.receiver()
-        jobs = LARGE if put_rate(filled, roles.tubes, 2 * SAMPLES) >= QUICK else SMALL
-        before = reserve_time(receiver, roles.tubes)
+        jobs = LARGE if put_rate(filled, roles.tubes, 2 * engine.samples) >= QUICK else SMALL
+        before = reserve_time(receiver, roles.tubes, engine.samples)
         filled.fill(roles.tubes, jobs, BODY)
-        assert sum(roles.counts(tube).ready for tube in roles.tubes) == jobs + SAMPLES
+        assert sum(roles.counts(tube).ready for tube in roles.tubes) == jobs + engine.samples
         # what is measured while the machine does something else is measured once more
-        after = min(reserve_time(receiver, roles.tubes) for _ in range(3))
+        after = min(reserve_time(receiver, roles.tubes, engine.samples) for _ in range(3))
     finally:
         roles.close()
-        filled.stop()
+        filled.end()
     line = f"backlog: {jobs:,} jobs in three tubes, reserve {before * 1000:.2f} ms before, {after * 1000:.2f} ms after"
     record_property(SAYS, line)
     print(line)

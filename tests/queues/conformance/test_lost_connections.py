@@ -33,22 +33,25 @@ AFTER: dict[str, bytes | None] = {
 }
 
 
-def check(roles: Roles, before: bytes, after: bytes | None, *, cut: bool) -> None:
-    """What lies in our tubes is the delivery: in the old form or the new one, or, in doubt, in both."""
+def check(roles: Roles, before: bytes, after: bytes | None, *, cut: bool, anew: bool = False) -> None:
+    """What lies in our tubes is the delivery: in the old form or the new one, or, in doubt, in both.
+
+    `anew`: the new form may be the same bytes, put once more.
+    """
     if roles.able.frees_at_once:
         roles.wait_until_free()
     found = [job.body for job in roles.find()]
     assert set(found) <= {before, after}, found
     assert len(found) >= (after is not None), "it is lost"
-    assert len(found) <= (1 if roles.able.atomic or before == after else 2), found
-    assert len(set(found)) == len(found), "a form is there twice"
+    assert len(found) <= (1 if roles.able.atomic or (before == after and not anew) else 2), found
+    assert anew or len(set(found)) == len(found), "a form is there twice"
     if not cut:
         assert found == ([] if after is None else [after])
 
 
 def clear(roles: Roles) -> None:
     for job in roles.find():
-        roles.inspector.delete(job)
+        roles.remove(job)
 
 
 @pytest.mark.parametrize("name", SETTLE)
@@ -63,10 +66,12 @@ def test_a_delivery_that_is_settled_is_never_lost(roles: Roles, name: str) -> No
                 SETTLE[name](roles, receiver, held)
             except QueueUnavailable:
                 broke = True
-        # the end of the job may have been answered, and only then the connection broke
-        assert broke == cutter.fired or (cutter.fired and "then" in name)
+        # the end of the job may have been answered, and only then the connection broke; what may happen twice is
+        # tried again where it belongs to no connection
+        assert broke == cutter.fired or (cutter.fired and ("then" in name or roles.able.bearer))
         receiver.close()
-        check(roles, b"ping", AFTER[name], cut=broke)
+        anew = cutter.fired and not roles.able.buries_in_place and name in ("release", "bury as it is")
+        check(roles, b"ping", AFTER[name], cut=broke or anew, anew=anew)
         clear(roles)
 
 
@@ -101,6 +106,8 @@ def test_a_job_that_an_operator_puts_is_there_once_or_not_at_all(roles: Roles, s
 def test_a_job_that_an_operator_changes_is_never_lost(
     roles: Roles, old: WaitingState, new: WaitingState, body: bytes
 ) -> None:
+    if old not in roles.able.lists:
+        return
     for tube in (roles.tube, roles.other):
         for cutter in cut_at_each_message(roles.engine):
             job = roles.lie(old)
@@ -123,7 +130,7 @@ def test_a_job_that_an_operator_changes_is_never_lost(
 @pytest.mark.parametrize("new", WAITING)
 def test_jobs_that_an_operator_changes_together_are_never_lost(roles: Roles, new: WaitingState) -> None:
     for cutter in cut_at_each_message(roles.engine):
-        jobs = [roles.lie(old, b"%d" % number) for number, old in enumerate(WAITING)]
+        jobs = [roles.lie(old, b"%d" % number) for number, old in enumerate(WAITING) if old in roles.able.lists]
         inspector = roles.new_inspector(port=cutter.port)
         inspector.counts([roles.tube])
         with cutter:

@@ -59,7 +59,7 @@ def test_a_batch_is_put_in_order_and_each_job_has_its_answer(roles: Roles) -> No
     receipts = taken(put(roles.producer, jobs))
     assert [receipt.key for receipt in receipts] == ["one", "two", "three", "four"]
     assert len({receipt.ref for receipt in receipts}) == 4
-    assert [roles.inspector.get(receipt.ref).body for receipt in receipts] == [b"1", b"2", b"3", b"4"]
+    assert [roles.job(receipt.ref).body for receipt in receipts] == [b"1", b"2", b"3", b"4"]
     assert roles.there() == [("delayed", b"4"), ("ready", b"1"), ("ready", b"2"), ("ready", b"3")]
     assert roles.counts(roles.other).ready == 1
     receiver = roles.receiver()
@@ -103,12 +103,12 @@ def test_a_bad_job_refuses_itself_alone(roles: Roles) -> None:
     assert roles.there() == [("ready", b"first"), ("ready", b"last")]
 
 
-def test_many_jobs_are_put_in_order_whatever_their_size(roles: Roles) -> None:
+def test_many_jobs_are_put_in_order_whatever_their_size(roles: Roles, engine: Engine) -> None:
     """More than the buffers of a connection hold, in both directions."""
-    bodies = [b"%d " % number + b"x" * (50_000 if number % 50 == 7 else 100) for number in range(1000)]
+    bodies = [b"%d " % number + b"x" * (50_000 if number % 50 == 7 else 100) for number in range(engine.many)]
     receipts = taken(put(roles.producer, batch(roles, *bodies)))
     roles.producer.confirm(receipts, within=TIMEOUT)
-    assert len({receipt.ref for receipt in receipts}) == 1000
+    assert len({receipt.ref for receipt in receipts}) == engine.many
     receiver = roles.receiver()
     worked = []
     while (held := receiver.reserve([roles.tube], 0)) is not None:
@@ -195,7 +195,8 @@ def test_what_the_first_attempt_may_have_put_stays_in_doubt(roles: Roles) -> Non
         found = [job.body for job in roles.find()].count(body)
         assert isinstance(answer, Receipt) != cutter.fired
         if isinstance(answer, Refusal):
-            assert found <= int(answer.in_doubt)
+            # where a put needs no connection of its own, the second one may have come as well
+            assert found <= (2 if roles.able.bearer else 1) * answer.in_doubt
 
 
 def test_an_engine_that_takes_no_jobs_refuses_all_and_leaves_no_doubt(roles: Roles, engine: Engine) -> None:
@@ -230,6 +231,8 @@ def test_what_consumers_have_finished_already_is_confirmed(roles: Roles) -> None
 
 
 def test_an_engine_that_would_forget_is_found_out(roles: Roles, engine: Engine) -> None:
+    if roles.able.never_forgets:
+        return
     producer = roles.new_producer()
     [before] = taken(put(producer, batch(roles, b"before")))
     with engine.forgetting():
@@ -313,6 +316,11 @@ def test_what_nobody_has_reserved_can_be_withdrawn_once(roles: Roles) -> None:
     ready, delayed = taken(
         put(roles.producer, [NewJob("ready", b"r", roles.tube), NewJob("delayed", b"d", roles.tube, 60)])
     )
+    if not roles.able.withdraws:
+        assert not roles.producer.withdraw(ready, within=TIMEOUT)
+        assert not roles.producer.withdraw(delayed, within=TIMEOUT)
+        assert roles.there() == [("delayed", b"d"), ("ready", b"r")]
+        return
     for receipt in (ready, delayed):
         assert roles.producer.withdraw(receipt, within=TIMEOUT)
         assert not roles.producer.withdraw(receipt, within=TIMEOUT)

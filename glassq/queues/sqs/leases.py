@@ -1,0 +1,102 @@
+"""Which messages are ours, by our own clock: SQS tells nobody that a lease has ended.
+
+A lease counts from the moment before it was asked for, so ours always ends before the service's. An extension that is
+not confirmed in time is none. 12 hours after the receive no extension helps any more.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from glassq.errors import JobNotFound
+from glassq.queues.base import Reservation
+from glassq.queues.sqs.messages import Story, bytes_of, story_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# The longest that a message can be invisible, all extensions together, in seconds.
+MAX_LEASE = 43_200
+
+
+@dataclass(slots=True)
+class Held:
+    """A message that is ours. `until` and `last` are when its lease ends, and when it ends whatever is done."""
+
+    tube: str
+    receipt: str
+    reservation: Reservation
+    until: float
+    last: float
+
+    @property
+    def story(self) -> Story:
+        """What the next message of this very form has to say."""
+        held = self.reservation
+        return Story(held.ref, held.losses or 0, held.kicked)
+
+
+def received(message: Mapping[str, Any], tube: str, lease: int, asked: float) -> Held:
+    """The message as a reservation; it was asked for at `asked` (monotonic), with a lease of so many seconds."""
+    story, receipt = story_of(message), message["ReceiptHandle"]
+    receives = int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1))
+    reservation = Reservation(
+        story.ref or message["MessageId"],
+        tube,
+        bytes_of(message["Body"]),
+        lease,
+        story.losses + max(0, receives - 1),
+        story.kicked,
+        handle_of(tube, receipt),
+    )
+    return Held(tube, receipt, reservation, asked + lease, asked + MAX_LEASE)
+
+
+def handle_of(tube: str, receipt: str) -> str:
+    """What whoever finds it needs to give the message back."""
+    return f"{tube} {receipt}"
+
+
+def parts_of(handle: str) -> tuple[str, str]:
+    """The tube and the receipt handle."""
+    tube, _, receipt = handle.partition(" ")
+    return tube, receipt
+
+
+class LeaseBook:
+    """What one receiver holds, by the jobs' references. The keeper's thread may extend one while others are read."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Held] = {}
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(list(self._held.values()))
+
+    def add(self, held: Held) -> Reservation:
+        """The reservation, which is ours from now on."""
+        self._held[held.reservation.ref] = held
+        return held.reservation
+
+    def ours(self, reservation: Reservation) -> Held:
+        """What is held of it. Raises JobNotFound if it is no longer ours, as far as the clock says."""
+        held = self._held.get(reservation.ref)
+        if held is None or held.reservation.handle != reservation.handle:
+            raise JobNotFound("not reserved here, or settled already")
+        if time.monotonic() >= held.until:
+            del self._held[reservation.ref]
+            raise JobNotFound("its lease has ended: no extension was confirmed in time")
+        return held
+
+    def soonest(self) -> float:
+        """When the first lease ends (monotonic)."""
+        return min((held.until for held in self), default=float("inf"))
+
+    def drop(self, held: Held) -> None:
+        """It is not ours any more."""
+        self._held.pop(held.reservation.ref, None)
+
+    def clear(self) -> None:
+        """Nothing is ours any more."""
+        self._held.clear()

@@ -1,0 +1,128 @@
+"""Puts deliveries into SQS, ten a call. An answer is the proof: the message is on several servers by then."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from glassq.errors import QueueError, QueueRefused, QueueUnavailable
+from glassq.queues.again import put_again
+from glassq.queues.base import Receipt, Refusal
+from glassq.queues.shelf import Shelved
+from glassq.queues.sqs.messages import MAX_DELAY, bad_size, bad_time, bad_tube
+from glassq.queues.sqs.sending import Outgoing, batches, numbers_of, send_batch
+from glassq.queues.sqs.troubles import in_doubt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from glassq.queues.base import NewJob
+    from glassq.queues.shelf import Shelf
+    from glassq.queues.sqs.client import SqsClient
+
+
+# For so long, in seconds, what refused a put is taken to refuse the next one.
+BELIEVED = 5.0
+
+
+class SqsProducer:
+    """See `glassq.queues.base.Producer`."""
+
+    def __init__(self, client: SqsClient, shelf: Shelf, *, tube: str) -> None:
+        """`tube` is the one that `check` looks at."""
+        self._client = client
+        self._shelf = shelf
+        self._tube = tube
+        # why the last put was refused, if it was, and until when that is believed
+        self._refused: QueueRefused | None = None
+        self._refused_until = 0.0
+
+    def put(self, jobs: Sequence[NewJob], *, within: float, again: bool = False) -> list[Receipt | Refusal]:
+        deadline = time.monotonic() + within
+        answers = put_again(lambda them: self._put(them, deadline), jobs, again=again, reconnect=self._client.close)
+        errors = (getattr(answer, "error", None) for answer in answers)
+        self._refused = next((error for error in errors if isinstance(error, QueueRefused)), None)
+        self._refused_until = time.monotonic() + BELIEVED
+        return answers
+
+    def confirm(self, receipts: Sequence[Receipt], *, within: float) -> None:
+        """The answer was the proof."""
+
+    def check(self, *, within: float) -> None:
+        client = self._client
+        # whether a message is taken shows with a put only: after a while the next one may try it
+        if self._refused is not None and time.monotonic() < self._refused_until:
+            raise self._refused
+        of = client.of(self._tube, within=within)
+        client.insist("get_queue_attributes", within=within, **of, AttributeNames=["MessageRetentionPeriod"])
+
+    def withdraw(self, receipt: Receipt, *, within: float) -> bool:
+        """A message can be deleted only by who has received it; what lies on the shelf can be taken from there."""
+        row = self._shelf.by_ref(receipt.ref)
+        if row is None:
+            # whether anybody is there is the caller's next question
+            self._client.insist("get_queue_attributes", within=within, **self._client.of(self._tube, within=within))
+            return False
+        return self._shelf.delete(row)
+
+    def close(self) -> None:
+        """The client is that of all roles: it keeps its connections, and opens new ones where they broke."""
+
+    def _put(self, jobs: Sequence[NewJob], deadline: float) -> list[Receipt | Refusal]:
+        """The answer for each job. What follows a broken connection is not sent."""
+        answers: dict[int, Receipt | Refusal] = {}
+        good = []
+        for number, job in enumerate(jobs):
+            if error := bad_size(job.body) or bad_time(job.delay) or bad_tube(job.tube):
+                answers[number] = Refusal(job.key, error)
+            else:
+                good.append((number, job))
+        failed: QueueError | None = None
+        for tube, found in _by_tube(good).items():
+            numbered = dict(found)
+            outgoing = ((number, Outgoing(job.body, job.delay)) for number, job in found)
+            for entries in batches(outgoing) if tube else [[{"Id": number} for number in numbered]]:
+                portion = {number: numbered[number] for number in numbers_of(entries)}
+                if failed is None:
+                    answers.update(self._put_portion(tube, entries, portion, deadline))
+                    failed = _broken(answers[next(iter(portion))])
+                else:
+                    answers.update({number: Refusal(job.key, failed) for number, job in portion.items()})
+        return [answers[number] for number in range(len(jobs))]
+
+    def _put_portion(
+        self, tube: str, entries: Sequence[dict[str, Any]], portion: dict[int, NewJob], deadline: float
+    ) -> dict[int, Receipt | Refusal]:
+        """The answers for jobs that are sent in one call, or lie on the shelf together, where the tube is ""."""
+        try:
+            found: dict[int, str | QueueError] = {}
+            if tube:
+                found = send_batch(self._client, tube, entries, within=deadline - time.monotonic())
+            else:
+                now = time.time()
+                rows = [Shelved(job.tube, "delayed", job.body, due=now + job.delay) for job in portion.values()]
+                found.update(zip(portion, self._shelf.put(rows), strict=True))
+        except QueueError as error:
+            return {number: Refusal(job.key, error, in_doubt=in_doubt(error)) for number, job in portion.items()}
+        return {number: _answer(job.key, found[number]) for number, job in portion.items()}
+
+
+def _by_tube(jobs: Sequence[tuple[int, NewJob]]) -> dict[str, list[tuple[int, NewJob]]]:
+    """The jobs of each tube; those for the shelf, last, under ""."""
+    tubes: dict[str, list[tuple[int, NewJob]]] = {}
+    for number, job in jobs:
+        tubes.setdefault("" if job.delay > MAX_DELAY else job.tube, []).append((number, job))
+    if later := tubes.pop("", []):
+        tubes[""] = later
+    return tubes
+
+
+def _broken(answer: Receipt | Refusal) -> QueueError | None:
+    """Why nothing more is sent after this answer."""
+    return answer.error if isinstance(answer, Refusal) and isinstance(answer.error, QueueUnavailable) else None
+
+
+def _answer(key: str, found: str | QueueError) -> Receipt | Refusal:
+    if isinstance(found, QueueError):
+        return Refusal(key, found, in_doubt=in_doubt(found))
+    return Receipt(key, found)

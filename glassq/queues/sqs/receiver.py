@@ -1,0 +1,354 @@
+"""Reserves and settles jobs in SQS. What a job's end puts is sent first, and only then its message is deleted."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from glassq.errors import JobNotFound, QueueError, QueueRefused, QueueUnavailable, WrongTables
+from glassq.queues.shelf import Shelved
+from glassq.queues.sqs.leases import MAX_LEASE, Held, LeaseBook, parts_of, received
+from glassq.queues.sqs.messages import MAX_DELAY, STORY, bad_size, bad_time, bad_tube
+from glassq.queues.sqs.polls import Polls
+from glassq.queues.sqs.sending import Outgoing, send
+from glassq.queues.sqs.tubes import make_queue, tubes_named
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from glassq.queues.base import Reservation
+    from glassq.queues.shelf import Shelf
+    from glassq.queues.sqs.client import SqsClient
+
+# A tube that was found empty is not asked again for so long, in seconds, while others may have jobs.
+EMPTY = 1.0
+# How long it is taken for granted that a queue is still missing, in seconds.
+MISSING = 30.0
+# How long a look at which tubes are paused holds, in seconds, while nothing comes.
+PAUSE_LOOK = 1.0
+
+
+class SqsReceiver:
+    """See `glassq.queues.base.Receiver`."""
+
+    def __init__(self, client: SqsClient, shelf: Shelf, *, lease: float) -> None:
+        self._client = client
+        self._shelf = shelf
+        self._lease = max(1, min(math.ceil(lease), MAX_LEASE))
+        self._held = LeaseBook()
+        self._polls = Polls(self._poll, self._give_back)
+        # came with the end of another job
+        self._next: Held | None = None
+        # until when a tube need not be asked; where to begin; and whether the last round found nothing
+        self._empty_until: dict[str, float] = {}
+        self._turn = 0
+        self._idle = False
+        self._over = threading.Event()
+        self._paused: frozenset[str] = frozenset()
+        self._pauses_at = 0.0
+
+    # -- reserving --------------------------------------------------------------------------------------------------
+
+    def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
+        if self._next is not None:
+            ahead, self._next = self._next, None
+            return self._held.add(ahead)
+        # in time to extend what else is held
+        until = min(time.monotonic() + wait, self._held.soonest() - self._lease / 3)
+        held = self._polls.take(self._open(tubes, anew=wait <= 0))
+        if held is None and (wait <= 0 or not self._idle):
+            held = self._look(tubes, anew=wait <= 0)
+        while held is None and not self._polls.interrupted and time.monotonic() < until:
+            self._idle = True
+            self._polls.start(self._open(tubes))
+            self._polls.wait(min(until, time.monotonic() + PAUSE_LOOK))
+            if not self._polls.interrupted:
+                held = self._polls.take(self._open(tubes))
+        if held is None:
+            if self._polls.interrupted:
+                self._polls.turn_away()
+            return None
+        self._idle = False
+        return self._held.add(held)
+
+    @property
+    def has_next(self) -> bool:
+        return self._next is not None
+
+    def filled(self, prefixes: tuple[str, ...]) -> list[str]:
+        found = {tube for prefix in prefixes for tube in self.named(prefix)}
+        return sorted(tube for tube in found if self._holds(tube))
+
+    def named(self, prefix: str) -> list[str]:
+        return sorted(tubes_named(self._client, prefix))
+
+    def is_paused(self, tube: str) -> bool:
+        return tube in self._shelf.paused()
+
+    def interrupt(self) -> None:
+        self._polls.interrupt()
+
+    # -- what becomes of it -----------------------------------------------------------------------------------------
+
+    def examine(self, reservation: Reservation) -> Reservation:
+        return self._held.ours(reservation).reservation
+
+    def extend(self, reservation: Reservation) -> float:
+        held = self._held.ours(reservation)
+        now = time.monotonic()
+        lease = math.floor(min(self._lease, held.last - now))
+        try:
+            if lease < 1:
+                raise JobNotFound("no lease is longer than 12 hours")
+            self._client.call(
+                "change_message_visibility",
+                **self._client.of(held.tube),
+                ReceiptHandle=held.receipt,
+                VisibilityTimeout=lease,
+            )
+        except JobNotFound:
+            self._held.drop(held)
+            raise
+        except QueueError as error:
+            # not confirmed; it is ours until its lease ends all the same
+            if held.until - time.monotonic() <= 0:
+                self._held.drop(held)
+                raise JobNotFound(f"its lease has ended: no extension was confirmed in time ({error})") from error
+            return max(0.0, held.until - time.monotonic())
+        held.until = now + lease
+        return lease
+
+    def complete(
+        self,
+        reservation: Reservation,
+        *,
+        then: Sequence[str] = (),
+        meanwhile: Callable[[], None] | None = None,
+        failed: Callable[[QueueError], None] | None = None,
+    ) -> None:
+        held = self._held.ours(reservation)
+        self._end(held, then, meanwhile)
+
+    def retry(
+        self,
+        reservation: Reservation,
+        body: bytes,
+        *,
+        delay: float,
+        tube: str,
+        then: Sequence[str] = (),
+        failed: Callable[[QueueError], None] | None = None,
+    ) -> str:
+        if error := bad_size(body) or bad_time(delay) or bad_tube(tube):
+            raise error
+        held = self._held.ours(reservation)
+        if delay > MAX_DELAY:
+            ref = self._shelve(Shelved(tube, "delayed", body, due=time.time() + delay))
+        else:
+            ref = send(self._client, tube, Outgoing(body, delay))
+        self._end(held, then)
+        return ref
+
+    def move(
+        self,
+        reservation: Reservation,
+        body: bytes,
+        *,
+        tube: str,
+        put: Callable[[str], None],
+        then: Sequence[str] = (),
+        failed: Callable[[QueueError], None] | None = None,
+    ) -> None:
+        try:
+            self.retry(reservation, body, delay=0, tube=tube, then=then)
+        except WrongTables:
+            # parking tubes come and go with the keys of deliveries
+            make_queue(self._client, tube)
+            self.retry(reservation, body, delay=0, tube=tube, then=then)
+        put(tube)
+
+    def begin(self) -> None:
+        self._polls.turn_away()
+        if self._next is not None:
+            held, self._next = self._next, None
+            self._give_back(held)
+
+    @property
+    def unproven(self) -> int:
+        return 0
+
+    def tend(self) -> None:
+        """Nothing is begun that is not finished."""
+
+    def finish(self) -> None:
+        """As `tend`."""
+
+    def bury(self, reservation: Reservation, body: bytes | None = None, *, then: Sequence[str] = ()) -> str:
+        held = self._held.ours(reservation)
+        form = reservation.body if body is None else body
+        if error := bad_size(form):
+            raise error
+        losses = 0 if body is not None else held.reservation.losses or 0
+        ref = self._shelve(Shelved(held.tube, "buried", form, losses=losses))
+        self._end(held, then)
+        return ref
+
+    def release(self, reservation: Reservation) -> None:
+        held = self._held.ours(reservation)
+        self._held.drop(held)
+        self._put_back(held)
+
+    def free(self, handle: str) -> None:
+        tube, receipt = parts_of(handle)
+        with suppress(QueueError):
+            self._show(tube, receipt)
+
+    # -- the connection ---------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        self.begin()
+        for held in self._held:
+            # whoever gets it counts a lost attempt
+            with suppress(QueueError):
+                self._show(held.tube, held.receipt)
+        self._held.clear()
+        if self._polls.interrupted:
+            self._over.set()
+            self._polls.finish(self._client.place.poll + self._client.timeout)
+        self._polls.close()
+
+    def close_inherited(self) -> None:
+        self._held.clear()
+        self._next = None
+        self._polls.forget()
+
+    # -- how --------------------------------------------------------------------------------------------------------
+
+    def _open(self, tubes: Sequence[str], *, anew: bool = False) -> list[str]:
+        """Those of the tubes that nobody has paused, as far as was seen lately."""
+        now = time.monotonic()
+        if anew or now >= self._pauses_at:
+            self._pauses_at = now + PAUSE_LOOK
+            # what was seen last holds while the shelf cannot be read
+            with suppress(QueueRefused):
+                self._paused = frozenset(self._shelf.paused())
+        return [tube for tube in tubes if tube not in self._paused]
+
+    def _look(self, tubes: Sequence[str], *, anew: bool) -> Held | None:
+        """The next job that is there, out of one tube after the other; with `anew`, also of those just found empty."""
+        missing: list[WrongTables] = []
+        for tube in self._in_turn(self._open(tubes)):
+            now = time.monotonic()
+            until = self._empty_until.get(tube, 0.0)
+            if now < until and (not anew or until - now > EMPTY):
+                continue
+            try:
+                found = self._receive(tube, 0)
+            except WrongTables as error:
+                missing.append(error)
+                self._empty_until[tube] = now + MISSING
+                continue
+            if found:
+                return found[0]
+            self._empty_until[tube] = now + EMPTY
+        if missing and len(missing) == len(tubes):
+            raise missing[0]
+        self._idle = True
+        return None
+
+    def _in_turn(self, tubes: list[str]) -> list[str]:
+        self._turn += 1
+        first = self._turn % len(tubes) if tubes else 0
+        return tubes[first:] + tubes[:first]
+
+    def _poll(self, tube: str) -> list[Held]:
+        """What comes at this tube while one waits at the server. In a thread of its own."""
+        try:
+            return self._receive(tube, self._client.place.poll)
+        except WrongTables:
+            # the other tubes are worked all the same; to ask again at once would be a storm
+            self._over.wait(self._client.place.poll)
+            return []
+
+    def _receive(self, tube: str, wait: int) -> list[Held]:
+        asked = time.monotonic()
+        client = self._client
+        answer = client.call(
+            "receive_message",
+            within=wait + client.timeout,
+            **client.of(tube),
+            MaxNumberOfMessages=1,
+            VisibilityTimeout=self._lease,
+            WaitTimeSeconds=wait,
+            AttributeNames=["ApproximateReceiveCount"],
+            MessageAttributeNames=[STORY],
+        )
+        # an answer is under way for less than a call may take: the service gave the lease after that
+        asked = max(asked, time.monotonic() - client.timeout)
+        return [received(message, tube, self._lease, asked) for message in answer.get("Messages", ())]
+
+    def _end(self, held: Held, then: Sequence[str], meanwhile: Callable[[], None] | None = None) -> None:
+        """Deletes the message, while the next one is received. Raises QueueError; it is worked twice then."""
+        self._held.drop(held)
+        if not then and meanwhile is None:
+            self._delete(held)
+            return
+        failed: list[QueueError] = []
+
+        def delete() -> None:
+            try:
+                self._delete(held)
+            except QueueError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=delete, name="delete", daemon=True)
+        thread.start()
+        try:
+            if meanwhile is not None:
+                meanwhile()
+            if then and self._next is None and not self._polls.interrupted:
+                # the next reserve says what is wrong
+                with suppress(QueueError):
+                    self._next = self._look(then, anew=False)
+        finally:
+            thread.join()
+        if failed:
+            raise failed[0]
+
+    def _delete(self, held: Held) -> None:
+        client = self._client
+        # nobody else has it, as far as our clock says: what the service calls stale has been deleted by the first try
+        with suppress(JobNotFound):
+            client.insist("delete_message", **client.of(held.tube), ReceiptHandle=held.receipt)
+
+    def _shelve(self, row: Shelved) -> str:
+        [ref] = self._shelf.put([row])
+        return ref
+
+    def _give_back(self, held: Held) -> None:
+        """A job that nobody was given. What cannot be said to the service is over with its lease."""
+        with suppress(QueueError):
+            self._put_back(held)
+
+    def _put_back(self, held: Held) -> None:
+        """Ready again, with no loss: as a new message, since another receive of this one would count as a loss."""
+        try:
+            send(self._client, held.tube, Outgoing(held.reservation.body, story=held.story))
+        except (QueueRefused, QueueUnavailable):
+            self._show(held.tube, held.receipt)
+            return
+        self._delete(held)
+
+    def _show(self, tube: str, receipt: str) -> None:
+        """Everybody sees the message again."""
+        client = self._client
+        client.call("change_message_visibility", **client.of(tube), ReceiptHandle=receipt, VisibilityTimeout=0)
+
+    def _holds(self, tube: str) -> bool:
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        names.append("ApproximateNumberOfMessagesDelayed")
+        answer = self._client.insist("get_queue_attributes", **self._client.of(tube), AttributeNames=names)
+        return any(int(answer.get("Attributes", {}).get(name, 0)) for name in names)

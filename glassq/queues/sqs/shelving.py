@@ -1,0 +1,173 @@
+"""What operators put, change and delete: rows of the shelf, and messages. And the mover, which sends what is due."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from glassq.errors import JobNotFound, QueueError, QueueRefused, QueueUnavailable
+from glassq.queues.shelf import Shelved, id_of
+from glassq.queues.sqs.messages import MAX_DELAY, Story, bad_size, bad_time, bad_tube
+from glassq.queues.sqs.sending import Outgoing, batches, send, send_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from glassq.queues.base import Change, Job, NewForm
+    from glassq.queues.shelf import Shelf
+    from glassq.queues.sqs.client import SqsClient
+
+# How often the mover looks, in seconds. It sends a row up to MAX_DELAY before it is due: so it may be away for a while.
+INTERVAL = 60.0
+
+
+class ShelfChanger:
+    """Puts, changes and deletes, for one thread.
+
+    `deadline` (monotonic) is when calls end. `refused` says why the last message was refused, if it was.
+    """
+
+    def __init__(self, client: SqsClient, shelf: Shelf) -> None:
+        self._client = client
+        self._shelf = shelf
+        self.deadline = float("inf")
+        self.refused: QueueRefused | None = None
+
+    def probe(self, tube: str) -> None:
+        """Raises QueueError if no row can be written, the last message was refused, or this tube has no queue.
+
+        No message is sent to try it: nobody could take it back.
+        """
+        self.try_shelf()
+        if self.refused is not None:
+            raise self.refused
+        self._client.insist("get_queue_attributes", **self._client.of(tube), AttributeNames=["QueueArn"])
+
+    def try_shelf(self) -> None:
+        """Raises QueueError if no row can be written now."""
+        self._left()
+        self._shelf.check()
+
+    def insert(self, forms: Sequence[NewForm]) -> list[str | QueueError]:
+        """For each form its reference, or why it is not there."""
+        return [self._insert(form) for form in forms]
+
+    def change(self, change: Change) -> str | QueueError:
+        """The job's new reference, or why it is as it was."""
+        job = change.job
+        body, tube = job.body if change.body is None else change.body, change.tube or job.tube
+        if error := bad_size(body) or bad_tube(tube) or bad_time(change.delay):
+            return error
+        row = self._seen(job)
+        if row is None:
+            return _gone(job)
+        as_it_is = body == job.body and tube == job.tube
+        try:
+            if change.state == "ready" or (change.state == "delayed" and change.delay <= MAX_DELAY):
+                delay = change.delay if change.state == "delayed" else 0.0
+                kicked = as_it_is and change.state == "ready"
+                return self._send(row, tube, Outgoing(body, delay, Story(kicked=kicked)))
+            due = time.time() + change.delay if change.state == "delayed" else 0.0
+            new = Shelved(tube, "buried" if change.state == "buried" else "delayed", body, due)
+            return self._shelf.replace(row, new) or _gone(job)
+        except QueueError as error:
+            return error
+
+    def delete(self, job: Job) -> QueueError | None:
+        """Why the job is still there; None if it is not."""
+        row = self._seen(job)
+        try:
+            return None if row is not None and self._shelf.delete(row) else _gone(job)
+        except QueueError as error:
+            return error
+
+    def _seen(self, job: Job) -> Shelved | None:
+        """The row that the job was, if it can only be one of the shelf's."""
+        number = id_of(job.ref)
+        if not number or job.state not in ("delayed", "buried"):
+            return None
+        return Shelved(job.tube, "buried" if job.state == "buried" else "delayed", job.body, id=number)
+
+    def _insert(self, form: NewForm) -> str | QueueError:
+        if error := bad_size(form.body) or bad_tube(form.tube) or bad_time(form.delay):
+            return error
+        try:
+            if form.state == "buried":
+                return self._shelf.put([Shelved(form.tube, "buried", form.body)])[0]
+            delay = form.delay if form.state == "delayed" else 0.0
+            if delay > MAX_DELAY:
+                return self._shelf.put([Shelved(form.tube, "delayed", form.body, due=time.time() + delay)])[0]
+            self._left()
+            return self._noting(form.tube, Outgoing(form.body, delay))
+        except QueueError as error:
+            return error
+
+    def _send(self, row: Shelved, tube: str, message: Outgoing) -> str | QueueError:
+        """Sends the row's next form, and only then deletes the row: meanwhile nobody else sends it."""
+        self._left()
+        if not self._shelf.claim(row):
+            return _gone_row()
+        try:
+            ref = self._noting(tube, message)
+        except QueueError:
+            self._shelf.give_up([row])
+            raise
+        self._shelf.remove([row])
+        return ref
+
+    def _noting(self, tube: str, message: Outgoing) -> str:
+        try:
+            ref = send(self._client, tube, message)
+        except QueueRefused as error:
+            self.refused = error
+            raise
+        self.refused = None
+        return ref
+
+    def _left(self) -> None:
+        if time.monotonic() >= self.deadline:
+            raise QueueUnavailable("the time for it is over")
+
+
+class ShelfMover:
+    """See `glassq.queues.engine.Mover`: it sends the delayed rows that are due soon. Each row is claimed first."""
+
+    def __init__(self, client: SqsClient, shelf: Shelf) -> None:
+        self._client = client
+        self._shelf = shelf
+
+    def step(self) -> float:
+        while rows := self._shelf.claim_due(time.time() + MAX_DELAY):
+            self._send(rows)
+        return INTERVAL
+
+    def _send(self, rows: Sequence[Shelved]) -> None:
+        by_id = {row.id: row for row in rows}
+        done: list[Shelved] = []
+        try:
+            for tube in sorted({row.tube for row in rows}):
+                mine = [(row.id, _outgoing(row)) for row in rows if row.tube == tube]
+                for entries in batches(mine):
+                    answers = send_batch(self._client, tube, entries, within=self._client.timeout)
+                    sent = [by_id[number] for number, answer in answers.items() if isinstance(answer, str)]
+                    self._shelf.remove(sent)
+                    done += sent
+                    if wrong := next((answer for answer in answers.values() if isinstance(answer, QueueError)), None):
+                        raise wrong
+        except QueueError:
+            sent_ids = {row.id for row in done}
+            self._shelf.give_up([row for row in rows if row.id not in sent_ids])
+            raise
+
+
+def _outgoing(row: Shelved) -> Outgoing:
+    delay = min(MAX_DELAY, max(0.0, row.due - time.time()))
+    return Outgoing(row.body, delay, Story(losses=row.losses, kicked=row.kicked))
+
+
+def _gone(job: Job) -> JobNotFound:
+    return JobNotFound(f"the job {job.ref} is not on the shelf as it was seen")
+
+
+def _gone_row() -> JobNotFound:
+    return JobNotFound("the row is not on the shelf as it was seen, or is being sent now")
