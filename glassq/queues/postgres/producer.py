@@ -102,7 +102,7 @@ def put(session: PostgresSession, jobs: Sequence[NewJob]) -> list[int]:
         [job.body for job in jobs],
         [float(job.delay) for job in jobs],
     ]
-    ids = sorted(ref for (ref,) in session.rows(statements.PUT, columns))
+    ids = sorted(ref for (ref,) in session.quick_rows(statements.PUT, columns))
     if not ids:
         raise NotDurable(LAZY)
     return ids

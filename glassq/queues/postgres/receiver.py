@@ -276,12 +276,12 @@ class PostgresReceiver:
         return JobNotFound("not reserved on this connection, or its lease has ended")
 
     def _names(self, statement: str, prefix: str) -> list[str]:
-        return [tube for (tube,) in self._rows(statement, {"low": prefix, "high": f"{prefix}\U0010ffff"})]
+        return [tube for (tube,) in self._session.rows(statement, {"low": prefix, "high": f"{prefix}\U0010ffff"})]
 
     def _rows(self, statement: str, values: Any = (), meanwhile: Callable[[], None] | None = None) -> Any:
         try:
             self._number()
-            return self._session.rows(statement, values, meanwhile=meanwhile)
+            return self._session.quick_rows(statement, values, meanwhile=meanwhile)
         except Unreplicated as error:
             # committed, and not ours to take back
             self._session.close()
