@@ -214,7 +214,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "google_auth_httplib2": ("glass/",),
     "httplib2": ("glass/",),
     "cronsim": ("due.py",),
-    "psycopg": ("database/libpq.py", "database/timed_connection.py"),
+    "psycopg": ("database/libpq.py", "database/timed_connection.py", "database/quick.py"),
     "sqlalchemy": ("database/", "ledger/", "push/names", "schedules/table.py", "queues/shelf.py"),
     "click": ("cli/", "dev/"),
     "rich": ("cli/", "dev/"),

@@ -30,7 +30,15 @@ if TYPE_CHECKING:
 
 PAGES = {
     name: (ROOT / "docs" / name).read_text("utf-8")
-    for name in ("handlers.md", "schedules.md", "tasks-http.md", "coming-from.md")
+    for name in (
+        "handlers.md",
+        "other-handlers.md",
+        "schedules.md",
+        "tasks-http.md",
+        "coming-from.md",
+        "app-engine.md",
+        "glass.md",
+    )
 }
 
 

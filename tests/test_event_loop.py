@@ -138,7 +138,7 @@ def test_a_resource_that_is_made_by_a_coroutine_is_made_once_and_again_after_a_f
 
 def test_the_example_of_the_documents_keeps_its_connection() -> None:
     example: dict[str, Any] = {}
-    exec(compile(files("handlers.md")["async_handlers.py"], "async_handlers.py", "exec"), example)
+    exec(compile(files("other-handlers.md")["async_handlers.py"], "async_handlers.py", "exec"), example)
     connections: list[int] = []
     opened: list[Any] = []
 

@@ -246,7 +246,7 @@ def test_the_examples_of_the_documents_are_settings() -> None:
         page.partition(f"\n## {title}\n")[2].partition("\n## ")[0] for title in ("Its limits", "Its own settings")
     )
     text = "\n".join(line.strip() for part in (limits, own) for line in part.splitlines() if line.startswith("    "))
-    (invoices,) = read(text, before='[sources.shop]\nkind = "stripe"\n').routes
+    (invoices,) = read(text, before='[sources.orders]\nkind = "stripe"\n').routes
     settings = read(text)
     assert deadlines_of(settings, invoices) == Deadlines(90, 120)
     assert options_of(settings, invoices, "handlers:invoice")["retries"] == {"slow": 3, "fast": 1}

@@ -115,6 +115,18 @@ class PostgresSession:
             self._check_warned()
             return found
 
+    def quick_rows(
+        self, sql: str, values: Sequence[object], *, meanwhile: Callable[[], None] | None = None
+    ) -> list[tuple[Any, ...]]:
+        """As `rows`, in half the time, for a statement whose values and columns database/binary.py knows."""
+        if self._connection is None:
+            self.connect()
+        with self._errors():
+            connection = self._timed(self._until(self._timeout), meanwhile)
+            found = connection.quick.rows(sql, values)
+            self._check_warned()
+            return found
+
     @contextmanager
     def transaction(self, *, keep: bool = True) -> Iterator[None]:
         """Makes one transaction of the calls in the block. An exception rolls it back, and so does not `keep`."""

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from glassq.database.libpq import Int8BinaryDumper, Opened, psycopg
+from glassq.database.quick import READ, WRITE, QuickStatements
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,7 @@ class TimedConnection(Opened):
         self._cursor = self.cursor(binary=True)
         # by what is waited for
         self._polls: dict[int, select.poll] = {}
+        self.quick = QuickStatements(self.pgconn, self._ready, self._hear)
         # those that came with the answer to something else
         self._payloads: list[str] = []
         self.add_notice_handler(self._noticed)
@@ -82,26 +84,27 @@ class TimedConnection(Opened):
             if not ready or any(descriptor == wake for descriptor, _ in ready):
                 break
             self.pgconn.consume_input()
-            while (notify := self.pgconn.notifies()) is not None:
-                self._payloads.append(notify.extra.decode())
+            self._hear()
         came, self._payloads = self._payloads, []
         return came
 
     def _ready(self, wanted: int) -> int:
-        """Waits until the socket is as psycopg wants it: 1 to read, 2 to write."""
+        """Waits until the socket is as it is wanted: READ, WRITE, or either."""
         meanwhile, self._meanwhile = self._meanwhile, None
         if meanwhile is not None:
             meanwhile()
         poll = self._polls.get(wanted)
         if poll is None:
             poll = self._polls[wanted] = select.poll()
-            poll.register(self.fileno(), (select.POLLIN if wanted & 1 else 0) | (select.POLLOUT if wanted & 2 else 0))
+            poll.register(
+                self.fileno(), (select.POLLIN if wanted & READ else 0) | (select.POLLOUT if wanted & WRITE else 0)
+            )
         while True:
             left = self._cancel_at - time.monotonic()
             ready = poll.poll(None if math.isinf(left) else max(0, math.ceil(left * 1000)))
             if ready:
                 [(_, events)] = ready
-                found = (1 if events & ~select.POLLOUT else 0) | (2 if events & select.POLLOUT else 0)
+                found = (READ if events & ~select.POLLOUT else 0) | (WRITE if events & select.POLLOUT else 0)
                 return found & wanted or wanted
             self._late()
 
@@ -114,6 +117,10 @@ class TimedConnection(Opened):
         if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
             with suppress(psycopg.Error):
                 self.cancel_safe(timeout=left / 2)
+
+    def _hear(self) -> None:
+        while (notify := self.pgconn.notifies()) is not None:
+            self._payloads.append(notify.extra.decode())
 
     def _noticed(self, diagnostic: Any) -> None:
         if diagnostic.severity_nonlocalized == "WARNING":

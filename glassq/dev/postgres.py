@@ -19,13 +19,14 @@ from urllib.parse import urlsplit
 
 from glassq.dev.postgres_programs import reachable, require_programs, server_user
 from glassq.dev.server_process import ServerProcess
-from glassq.errors import QueueError, QueueUnavailable, StackError
+from glassq.errors import QueueError, QueueUnavailable, StackError, WrongTables
 from glassq.queues import open_tables
 from glassq.values import url_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from glassq.queues.engine import EngineTables
     from glassq.settings import Settings
 
 # Deadline for the server to start, and to make its files, in seconds; either takes a second or two.
@@ -102,7 +103,7 @@ class PostgresServer:
         with closing(tables):
             while True:
                 try:
-                    tables.upgrade()
+                    self._prepare(tables)
                 except QueueError as error:
                     check()
                     starts = self._ours and isinstance(error, QueueUnavailable)
@@ -111,6 +112,21 @@ class PostgresServer:
                     time.sleep(0.05)
                 else:
                     return
+
+    def _prepare(self, tables: EngineTables) -> None:
+        """Makes the tables, or upgrades them; in somebody else's database only if these cannot be used as they are."""
+        try:
+            if not self._ours:
+                tables.check()
+                return
+        except WrongTables as wrong:
+            try:
+                tables.upgrade()
+            except QueueError:
+                # it says who can make them
+                raise wrong from None
+        else:
+            tables.upgrade()
 
     def close(self) -> None:
         self._cleanup.close()

@@ -24,7 +24,7 @@ from glassq.dev.door import Door
 from glassq.dev.queue_server import queue_server
 from glassq.dev.server_process import ServerProcess
 from glassq.errors import StackError
-from glassq.settings import load, parse, secret_files, toml_value
+from glassq.settings import TASK_SOURCE, load, parse, secret_files, toml_value
 from glassq.stop_signals import defer_signals
 from glassq.values import MAX_SOCKET_PATH, url_path
 
@@ -108,14 +108,14 @@ class Stack:
         self._running[name].send_signal(signal.SIGHUP)
 
     def tend_tasks(self, settings: Settings) -> str:
-        """Starts or stops glassq-tasks, so that it runs where these settings have [push].
+        """Starts or stops glassq-tasks, so that it runs, where [tasks] bind says, while a task has somewhere to go.
 
         Returns why it cannot run, else "": nothing else depends on it. Raises StackError as `check` does.
         """
-        if settings.push is None and self.tasks_door is not None:
+        if self.tasks_door is not None and not (_takes_tasks(settings) and self.tasks_door.bind == settings.tasks.bind):
             self._stop("tasks")
             self.tasks_door = None
-        elif settings.push is not None and self.tasks_door is None:
+        if _takes_tasks(settings) and self.tasks_door is None:
             if problems := daemons.problems_of("tasks", str(self.config)):
                 return "; ".join(problems)
             try:
@@ -207,6 +207,13 @@ class Stack:
             lines = self._log(name).read_text(errors="replace").splitlines()
             return "".join(f"\n    {line}" for line in lines[-5:]) + f"\n    (whole log: {self._log(name)})"
         return ""
+
+
+def _takes_tasks(settings: Settings) -> bool:
+    """Whether a task can go somewhere: to a target of [push.targets], or to the handler of a route."""
+    if settings.push is None:
+        return False
+    return bool(settings.push.targets) or any(route.source == TASK_SOURCE for route in settings.routes)
 
 
 def write_settings(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 LIMITS = ("max_attempts", "deadline", "backoff", "backoff_cap", "concurrency", "concurrency_by", "breaker")
 # The kind of a source whose class only its author knows: so are its labels.
 _CUSTOM = "custom"
+# The labels for which a source has a key of its own; others stand in its `labels`.
+_EVENT_LABELS = ("event", "action", "event_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,4 +198,7 @@ def lacked_label(settings: Settings, route: Route, wanted: Sequence[str]) -> str
     if not lacking:
         return ""
     has = ", ".join(sorted(names)) or "none"
-    return f"no ping of {route.source} has a label {lacking[0]}: it has {has} (more by [sources.{route.source}] labels)"
+    key = f'{lacking[0]} = "json:PATH"'
+    line = key if lacking[0] in _EVENT_LABELS else f"labels = {{ {key} }}"
+    adds = f"{line} (or header:NAME) in [sources.{route.source}] adds it"
+    return f"no ping of {route.source} has a label {lacking[0]}: it has {has}; {adds}"

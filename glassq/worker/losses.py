@@ -27,8 +27,11 @@ class LossWatch:
     def suspects(self, reservation: Reservation) -> bool:
         """Whether an attempt at this job, which was just reserved, may have been lost.
 
-        It has been if a slot says that it was begun, and neither ended nor given back.
+        It has been if a slot says that it was begun, and neither ended nor given back. Where the engine has counted the
+        losses there is nothing to find out.
         """
+        if reservation.losses is not None:
+            return False
         if self._slot.may_be_lost(reservation.ref):
             return True
         return self._quiet.get(reservation.tube, 0) < QUIET and time.monotonic() < self._young_until

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from glassq.cli.commands.dev import new_sections
 from glassq.dev.stack import write_settings
-from glassq.settings import load
+from glassq.settings import as_toml, load
+from glassq.values import Bind
 from tests import forked
 from tests.cli.conftest import working_in
 from tests.conftest import Process, free_port, program, wait_for
@@ -136,12 +138,15 @@ def test_it_serves_a_socket_that_it_was_handed(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
-def test_new_settings_keep_pings_and_keys_in_their_directory(tmp_path: Path) -> None:
-    write_settings(tmp_path, {}, "handlers:handle")
-    settings = load(str(tmp_path / "glassq.toml"), {})
-    assert settings.bodies.url == f"file://{tmp_path}/bodies"
-    for place in (settings.intake.journal, settings.intake.key_cache):
-        assert Path(place).is_relative_to(tmp_path)
+def test_new_settings_keep_everything_in_their_directory(tmp_path: Path) -> None:
+    write_settings(tmp_path, new_sections(tmp_path, Bind(f"127.0.0.1:{free_port()}")), "handlers:handle")
+    text = as_toml(load(str(tmp_path / "glassq.toml"), {}))
+    assert f'names = "sqlite:///{tmp_path}/task-names.db"' in text
+    # what root's directories hold: secrets of Google Glass, which nobody can write for the user
+    assert re.findall(r"^(\w+) = .*/(?:var/lib|var/spool|var/cache|run|etc)/", text, re.MULTILINE) == [
+        "client_secret_file",
+        "credentials_key_file",
+    ]
 
 
 def test_a_queue_on_ipv6_is_started_there_and_no_ping_is_offered_that_only_the_sender_can_sign(tmp_path: Path) -> None:
@@ -213,16 +218,21 @@ def test_a_change_is_reloaded_and_one_that_is_wrong_is_explained(tmp_path: Path)
         says(process, r"^words.py changed: reloading$")
         says(process, r"^words.py: in effect$")
         assert answers(process, ping, "two")
-        # the server of tasks comes and goes with [push]
-        push = (
-            f'[push]\nnames = "sqlite:///{home}/names.db"\n[[routes]]\nsource = "push"\nhandler = "handlers:handle"\n'
-        )
+        # the server of tasks comes and goes with what takes them, and follows its address
+        push = '[[routes]]\nsource = "push"\nhandler = "handlers:handle"\n'
         config.write_text(config.read_text() + push)
         says(process, r"^tasks: POST http://localhost/tasks/QUEUE by the socket \S+/var/tasks.sock$")
-        add = f"curl -sS --unix-socket {home}/tasks.sock http://localhost/tasks/default/work -d x"
+        config.write_text(config.read_text().replace("tasks.sock", "t.sock"))
+        says(process, r"^tasks: POST http://localhost/tasks/QUEUE by the socket \S+/var/t.sock$")
+        add = f"curl -sS --unix-socket {home}/t.sock http://localhost/tasks/default/work -d x"
         assert answers(process, add, "two")
         config.write_text(config.read_text().replace(push, ""))
-        wait_for(lambda: not (home / "tasks.sock").exists(), "glassq-tasks to be stopped")
+        wait_for(lambda: not (home / "t.sock").exists(), "glassq-tasks to be stopped")
+        # what a change lacked comes later, and nothing that is watched changes with it
+        config.write_text(f'{config.read_text()}[sources.gitlab]\nsecrets_file = "{home}/gitlab-secret"\n')
+        says(process, r"^glassq.toml changed but cannot be used; .*gitlab-secret")
+        (home / "gitlab-secret").write_text("0123456789abcdef0123456789abcdef\n")
+        says(process, r" ping gitlab$")
         handlers.write_text("def handle(:\n")
         says(process, r"^handlers.py changed but cannot be used; .*:\n(  .* SyntaxError: .*line 1\)\n)+")
         assert answers(process, ping, "two")

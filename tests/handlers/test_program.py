@@ -360,7 +360,7 @@ def test_a_verdict_is_what_the_pool_gets(script: Callable[[str], str]) -> None:
     ],
 )
 def test_the_program_of_the_documents_works(script: Callable[..., str], body: bytes, said: str) -> None:
-    page = (ROOT / "docs" / "handlers.md").read_text("utf-8")
+    page = (ROOT / "docs" / "other-handlers.md").read_text("utf-8")
     (text,) = re.findall(r"```sh\n(#!/bin/sh\n# /usr/local/bin/invoice.+?)```", page, re.DOTALL)
     came = work(script(text, shell=""), body)
     assert (came.reason or came.recorded).startswith(said)

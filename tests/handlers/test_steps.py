@@ -278,7 +278,7 @@ def test_steps_that_cannot_be_meant_are_refused(steps: str, says: str) -> None:
 
 
 def test_the_steps_of_the_documents_can_be_meant_and_fetch() -> None:
-    page = (ROOT / "docs" / "handlers.md").read_text("utf-8").partition("\n## Steps\n")[2].partition("\n## ")[0]
+    page = (ROOT / "docs" / "other-handlers.md").read_text("utf-8").partition("\n## Steps\n")[2].partition("\n## ")[0]
     (toml,) = re.findall(r"```toml\n(.+?)```", page, re.DOTALL)
     (route,) = parse(f"{toml}\n[push]\n", "glassq.toml").routes
     assert [step.name for step in route.steps or ()] == [

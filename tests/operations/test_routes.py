@@ -137,3 +137,16 @@ def test_an_unknown_source_and_a_file_that_is_no_request_are_refused(ours: Opera
         routes.trial(ours, "gitlab", PUSH)
     with pytest.raises(InvalidRequest, match=r"^line 2 is no header"):
         routes.trial(ours, "github", b"POST / HTTP/1.1\nno header\n\n{}")
+
+
+@pytest.mark.parametrize(
+    ("label", "line"), [("event", 'event = "json:PATH" (or'), ("customer", 'labels = { customer = "json:PATH" } (or')]
+)
+def test_the_line_that_adds_a_missing_label_is_shown(label: str, line: str) -> None:
+    source = '[sources.orders]\nkind = "token"\ntoken = "bearer"\nsecrets_file = "/nowhere"\n'
+    route = f'[[routes]]\nsource = "orders"\nmatch = {{ {label} = "x" }}\nhandler = "ci:handle"\n'
+    [row] = routes.listing(settings.parse(source + route, "glassq.toml"))
+    assert (
+        row.never
+        == f"no ping of orders has a label {label}: it has none; {line} header:NAME) in [sources.orders] adds it"
+    )

@@ -24,7 +24,7 @@ from glassq.in_effect import read_record
 from glassq.operations.reload import wait_for_outcome
 from glassq.settings import load
 from glassq.sources.signer import open_signer
-from glassq.values import Bind
+from glassq.values import Bind, url_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 DEV_BIND = Bind("127.0.0.1:8080")
 # How often files are looked at, in seconds.
 LOOK_EVERY = 0.25
+# How often what was refused is looked at again, in seconds: what it lacked may be there.
+REFUSED_EVERY = 3.0
 # How long the check of a change may take, in seconds: a handler's modules are loaded in it.
 CHECK_TIME = 60.0
 # How long the pool may take to replace its children, in seconds.
@@ -59,6 +61,15 @@ def handle(delivery: Delivery) -> str:
     log.info("a ping of %s came: %s", delivery.source, delivery.labels)
     return f"{len(delivery.body)} bytes"
 '''
+
+QUEUES = """\
+# The queues of your tasks, as in App Engine's queue.yaml; conf/queue.yaml explains all keys. `glassq dev` reloads it.
+queue:
+- name: default
+  rate: 5/s
+  retry_parameters:
+    task_retry_limit: 7
+"""
 
 
 def _as_bind(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Bind | None:
@@ -91,12 +102,13 @@ def home_directory(default: str) -> Callable[[Any], Any]:
     help=f"Where intake listens, for new settings: HOST:PORT or unix:/PATH; else {DEV_BIND}.",
 )
 def dev(directory: Path, bind: Bind | None) -> None:
-    """Run beanstalkd, its syncer, the intake and the pool in the foreground, for trying out.
+    """Run the queue's server, the intake and the pool in the foreground, for trying out.
 
-    The settings are DIR/glassq.toml and the handler is in DIR/handlers.py; both are written when they are not there,
-    and yours to change. With a section [push] in them glassq-tasks runs, too. What you change is reloaded at once; if
-    it is wrong, the reason is shown and the previous version keeps running. Ctrl-C stops everything; jobs stay on disk
-    for the next time.
+    The settings are DIR/glassq.toml, the handler is in DIR/handlers.py, the queues of tasks are in DIR/queue.yaml; all
+    are written when they are not there, and yours to change. beanstalkd and its syncer run here, unless [queue] url
+    names a PostgreSQL. glassq-tasks runs once a route or a target takes tasks. A change is in effect some seconds after
+    you save it; if it is wrong, the reason is shown and the previous version keeps running. Ctrl-C stops everything;
+    jobs stay on disk for the next time.
     """
     stop_as_by_ctrl_c()
     directory = directory.resolve()
@@ -107,9 +119,9 @@ def dev(directory: Path, bind: Bind | None) -> None:
         check_name(directory)
         # an address that cannot be, or is taken, is not written: another one may be tried at once
         Door(bind or DEV_BIND).check_free()
-        intake: dict[str, dict[str, object]] = {"intake": {"bind": bind or DEV_BIND}}
-        write_settings(directory, {**intake, **_tasks(directory), **_sources(directory)}, "handlers:handle")
+        write_settings(directory, new_sections(directory, bind or DEV_BIND), "handlers:handle")
         write_new(directory / "handlers.py", HANDLER)
+        write_new(directory / "queue.yaml", QUEUES)
     settings = load(str(file), {})
     if bind and bind != settings.intake.bind:
         raise click.UsageError(f'{file} has [intake] bind = "{settings.intake.bind}": change it there')
@@ -125,6 +137,13 @@ def dev(directory: Path, bind: Bind | None) -> None:
     click.echo("stopped", err=True)
 
 
+def new_sections(directory: Path, bind: Bind) -> dict[str, dict[str, object]]:
+    """The sections of new settings, beside those that each stack has. The default places of all files are root's."""
+    intake: dict[str, object] = {"bind": bind}
+    glass: dict[str, object] = {"credentials": directory / "credentials"}
+    return {"intake": intake, **_tasks(directory), "glass": glass, **_sources(directory)}
+
+
 def _sources(directory: Path) -> dict[str, dict[str, object]]:
     """The sources of new settings: one's own program with a token, and the webhook that most have to do with."""
     own = {"kind": "token", "token": BEARER, "secrets_file": directory / "own-token"}
@@ -132,12 +151,13 @@ def _sources(directory: Path) -> dict[str, dict[str, object]]:
 
 
 def _tasks(directory: Path) -> dict[str, dict[str, object]]:
-    """Where glassq-tasks is to listen: the socket's default place is root's."""
+    """Queues, names and the server of tasks."""
+    push: dict[str, object] = {"queue_yaml": "queue.yaml", "names": f"sqlite:///{url_path(directory)}/task-names.db"}
     try:
-        return {"tasks": {"bind": Bind(f"unix:{directory}/tasks.sock")}}
+        return {"push": push, "tasks": {"bind": Bind(f"unix:{directory}/tasks.sock")}}
     except ValueError:
         # too deep for a socket
-        return {}
+        return {"push": push}
 
 
 def _say_ready(stack: Stack, settings: Settings, why_no_tasks: str) -> None:
@@ -210,46 +230,85 @@ def stop_as_by_ctrl_c() -> None:
 
 def _watch(stack: Stack, settings: Settings, watch: Watch) -> None:
     """Until Ctrl-C. Raises StackError where one of the processes has ended."""
-    # what has changed and is not in effect
-    held: list[Path] = []
+    reloader = _Reloader(stack, settings)
     while True:
-        if settings.push is not None and settings.push.queue_yaml:
-            watch.include(Path(settings.push.queue_yaml))
+        push = reloader.settings.push
+        if push is not None and push.queue_yaml:
+            watch.include(Path(push.queue_yaml))
         stack.check()
-        if changed := watch.changed():
-            held = list(dict.fromkeys([*held, *changed]))
-            if new := _reload(stack, settings, held):
-                settings, held = new, []
+        reloader.look(watch.changed())
         time.sleep(LOOK_EVERY)
 
 
-def _reload(stack: Stack, settings: Settings, changed: list[Path]) -> Settings | None:
-    """Has the programs reload, where the change is right, and says so. Returns the settings in effect, or None."""
-    names = line(", ".join(os.path.relpath(path, stack.directory) for path in changed))
-    why = _refusal(stack.config)
-    try:
-        new = load(str(stack.config), {})
-    except SettingsError as error:
-        # they may have changed once more
-        new, why = settings, why or [str(error)]
-    if why:
-        separator = " " if len(why) == 1 else "\n  "
-        reasons = (line(each.removeprefix(f"{stack.config}: ")) for each in why)
-        head = f"{names} changed but cannot be used; the previous version keeps running:"
-        click.echo(separator.join([head, *reasons]))
-        return None
-    if (new.queue.url, new.intake.bind) != (settings.queue.url, settings.intake.bind):
-        click.echo(f"{names} changed: for another [queue] url or [intake] bind, start glassq dev again")
-        return None
-    click.echo(f"{names} changed: reloading")
-    before = stack.tasks_door
-    why_no_tasks = stack.tend_tasks(new) if stack.config in changed else ""
-    click.echo(f"{names}: {_outcome(stack, _readers(stack, before, changed))}")
-    if before is not stack.tasks_door or why_no_tasks:
-        _say_tasks(stack, why_no_tasks)
-    if stack.config in changed:
-        _say_sources(stack, new, [name for name in new.sources if name not in settings.sources])
-    return new
+class _Reloader:
+    """Brings changes into effect. `settings` are those in effect.
+
+    A change that is refused is looked at again and again: what it lacks (a secret's file, a program) may come without a
+    change of what is watched.
+    """
+
+    def __init__(self, stack: Stack, settings: Settings) -> None:
+        self._stack = stack
+        self.settings = settings
+        # what has changed and is not in effect, why it is refused, and when to look again
+        self._held: list[Path] = []
+        self._why: list[str] = []
+        self._again = 0.0
+
+    def look(self, changed: list[Path]) -> None:
+        """Takes these changes up, with those that were refused before."""
+        self._held = list(dict.fromkeys([*self._held, *changed]))
+        began = time.monotonic()
+        if not changed and (not self._why or began < self._again):
+            return
+        why, new = self._checked()
+        # a check that takes long leaves the machine alone for longer
+        ended = time.monotonic()
+        self._again = ended + max(REFUSED_EVERY, 5 * (ended - began))
+        before, self._why = self._why, why
+        if why:
+            if changed or why != before:
+                _say_refused(self._stack, self._names, why)
+        elif self._needs_start(new):
+            click.echo(f"{self._names} changed: for another [queue] url or [intake] bind, start glassq dev again")
+        else:
+            self._take_up(new)
+
+    @property
+    def _names(self) -> str:
+        return line(", ".join(os.path.relpath(path, self._stack.directory) for path in self._held))
+
+    def _checked(self) -> tuple[list[str], Settings]:
+        """Why settings and handlers cannot be used as they are now (empty: they can be), and the settings."""
+        why = _refusal(self._stack.config)
+        try:
+            return why, load(str(self._stack.config), {})
+        except SettingsError as error:
+            # they may have changed once more
+            return why or [str(error)], self.settings
+
+    def _needs_start(self, new: Settings) -> bool:
+        return (new.queue.url, new.intake.bind) != (self.settings.queue.url, self.settings.intake.bind)
+
+    def _take_up(self, new: Settings) -> None:
+        """Has the programs reload, and says what comes of that."""
+        stack, old, names, changed = self._stack, self.settings, self._names, self._held
+        click.echo(f"{names} changed: reloading")
+        before = stack.tasks_door
+        why_no_tasks = stack.tend_tasks(new) if stack.config in changed else ""
+        click.echo(f"{names}: {_outcome(stack, _readers(stack, before, changed))}")
+        if before is not stack.tasks_door or why_no_tasks:
+            _say_tasks(stack, why_no_tasks)
+        if stack.config in changed:
+            _say_sources(stack, new, [name for name in new.sources if name not in old.sources])
+        self.settings, self._held = new, []
+
+
+def _say_refused(stack: Stack, names: str, why: list[str]) -> None:
+    separator = " " if len(why) == 1 else "\n  "
+    reasons = (line(each.removeprefix(f"{stack.config}: ")) for each in why)
+    head = f"{names} changed but cannot be used; the previous version keeps running:"
+    click.echo(separator.join([head, *reasons]))
 
 
 def _readers(stack: Stack, tasks_before: Door | None, changed: list[Path]) -> list[str]:

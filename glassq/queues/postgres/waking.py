@@ -74,7 +74,7 @@ class Waker:
         while tubes := self._take():
             # who is not told looks by himself
             with suppress(QueueError):
-                self._session.rows(TELL, [sorted(tubes)])
+                self._session.quick_rows(TELL, [sorted(tubes)])
             time.sleep(EVERY)
         self._session.close()
 
