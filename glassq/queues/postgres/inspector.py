@@ -80,10 +80,10 @@ class PostgresInspector(SingleCalls):
     def facts(self, tubes: Sequence[str], *, job_size: int = 0, thorough: bool = False) -> Iterator[Fact]:
         state = ServerState.read(self._session)
         if not thorough:
-            yield from (fact for fact in facts.of_server(state, self._needs) if fact.ok is False)
+            yield from (fact for fact in facts.of_server(state, self._needs, self._url) if fact.ok is False)
             return
         yield facts.version(state, self._url)
-        yield from facts.of_server(state, self._needs)
+        yield from facts.of_server(state, self._needs, self._url)
         yield facts.job_size(MAX_JOB, job_size)
         if state.accepting and state.durable and not state.unproven:
             yield from facts.tried(self._changer, self._url)
