@@ -60,21 +60,21 @@ demo: $(READY) $(if $(filter postgres,$(ENGINE)),$(POSTGRES)) ## run everything 
 	@$(BIN)/glassq demo $(if $(ENGINE),--engine $(ENGINE)) $(DEMO_ARGS)
 	$(missing)
 
-# Tests of real processes wait, too: four at a time on two cores. What failed is run again, alone, and
+# Tests of real processes wait, too: six at a time on two cores. What failed is run again, alone, and
 # fails the target if it fails then, too. The last lines name the slowest tests, and those that were run a second time:
 # one that needed it is to be mended.
 test: $(DEV) $(REWRITTEN) ## the tests, on real servers and processes on loopback
-	@$(BIN)/python -m pytest --cache-clear -n 4 --dist worksteal --durations 10 $(TEST_ARGS) \
+	@$(BIN)/python -m pytest --cache-clear -n 6 --dist worksteal --durations 10 $(TEST_ARGS) \
 		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none --durations 10 $(TEST_ARGS)
 	$(missing)
 
 conformance: $(DEV) ## what a queue's engine must do, each promise by its sentence (ENGINE=beanstalkd, postgres)
-	@$(BIN)/python -m pytest tests/queues/conformance -v --durations=5 $(if $(ENGINE),-k $(ENGINE)) $(TEST_ARGS)
+	@$(BIN)/python -m pytest tests/queues/conformance -v -n 4 --dist worksteal --durations=5 $(if $(ENGINE),-k $(ENGINE)) $(TEST_ARGS)
 	$(missing)
 
 # apart, as a tracer in every process takes twice the time
 coverage: $(DEV) $(REWRITTEN) ## the same, and what they leave out
-	@$(BIN)/python -m pytest -n 4 --dist worksteal --cov --cov-report=term:skip-covered $(TEST_ARGS)
+	@$(BIN)/python -m pytest -n 6 --dist worksteal --cov --cov-report=term:skip-covered $(TEST_ARGS)
 
 test-system: $(DEV) ## test package, units and nginx in a container booted with systemd (as root)
 	@tools/setup-system

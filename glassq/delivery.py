@@ -147,7 +147,7 @@ class Delivery(Header, frozen=True, kw_only=True):
     `json` and `form` raise UnreadableBody; a handler that does not catch it buries the delivery with that reason.
     """
 
-    body: bytes
+    body: bytes = b""
 
     def json(self) -> Any:
         """The JSON in the body, or in the field `payload` of a form, as GitHub and Slack may send it."""
@@ -167,7 +167,7 @@ class Delivery(Header, frozen=True, kw_only=True):
 
 
 _encode_header = msgspec.json.Encoder().encode
-_decode_header = msgspec.json.Decoder(Header).decode
+_decode_header = msgspec.json.Decoder(Delivery).decode
 _FIELDS = Header.__struct_fields__
 
 
@@ -252,14 +252,16 @@ def decode(data: bytes) -> Delivery:
     if not newline:
         raise DamagedDelivery("has no header line")
     try:
-        fields = _decode_header(header)
+        delivery = _decode_header(header)
     except msgspec.MsgspecError as error:
         raise DamagedDelivery(f"header: {error}") from None
     except UnicodeDecodeError:
         raise DamagedDelivery("header: is not UTF-8") from None
     except RecursionError:
         raise DamagedDelivery("header: is nested too deep") from None
-    return Delivery(body=body, **msgspec.structs.asdict(fields))
+    # nobody has it yet
+    msgspec.structs.force_setattr(delivery, "body", body)
+    return delivery
 
 
 class _Tube(msgspec.Struct, frozen=True):

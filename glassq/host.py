@@ -1,4 +1,4 @@
-"""This machine: its name, the name of this run on it, and whether a host name or address is its own."""
+"""This machine: its name, the name of this run on it, whether systemd runs it, and whether a host name is its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import socket
 from contextlib import suppress
 from functools import cache
 from ipaddress import ip_address
+from pathlib import Path
 
 
 def name() -> str:
@@ -25,6 +26,11 @@ def run_name() -> str:
     A forked child has its parent's, if that has asked for it before the fork.
     """
     return f"{name()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def has_systemd() -> bool:
+    """Whether systemd runs here, so that its commands are of use (sd_booted(3))."""
+    return Path("/run/systemd/system").is_dir()
 
 
 def is_loopback(host: str) -> bool:

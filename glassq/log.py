@@ -54,7 +54,7 @@ class Pairs(str):
 
 def fields(**values: object) -> Pairs:
     """`key=value` pairs; values with spaces or quotes are quoted."""
-    pairs = Pairs(" ".join(f"{key}={_value(value)}" for key, value in values.items()))
+    pairs = Pairs(" ".join([f"{key}={_value(value)}" for key, value in values.items()]))
     pairs.fields = values
     return pairs
 
@@ -80,11 +80,12 @@ def _context_fields(record: logging.LogRecord) -> Pairs:
     context = _context.get()
     if context is None:
         return _NO_FIELDS
-    pairs = _line_fields(record)
+    own: set[str] = set()
+    for each in _line_fields(record):
+        own |= each.fields.keys()
     # the lines of every delivery have them all
-    if any(context.keys() <= each.fields.keys() for each in pairs):
+    if own.issuperset(context):
         return _NO_FIELDS
-    own = {key for each in pairs for key in each.fields}
     return fields(**{key: value for key, value in context.items() if key not in own})
 
 
@@ -97,8 +98,6 @@ def _value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     text = str(value)
-    if type(value) is int:
-        return text
     if _PLAIN.fullmatch(text):
         return text
     return '"' + text.replace("\n", "\\n").replace("\t", "\\t").replace('"', "'") + '"'
@@ -115,6 +114,17 @@ class _Output:
 _output = _Output()
 
 
+class _Record(logging.LogRecord):
+    """What our formatters read. LogRecord itself finds out more, which takes as long as the rest of a line."""
+
+    def __init__(self, name: str, level: int, message: object, arguments: Any) -> None:
+        # not LogRecord's own
+        self.name, self.levelno, self.levelname = name, level, logging.getLevelName(level)
+        self.msg, self.args = message, arguments
+        self.created, self.process = time.time(), os.getpid()
+        self.exc_info = self.exc_text = self.stack_info = None
+
+
 class _Logger(logging.Logger):
     """A logger of glassq. After `setup` it ignores everything that a handler can change from outside."""
 
@@ -122,6 +132,12 @@ class _Logger(logging.Logger):
         if _output.handler is None:
             return super().isEnabledFor(level)
         return level >= _output.handler.level
+
+    def _log(self, level: int, msg: object, args: Any, exc_info: Any = None, *rest: Any, **more: Any) -> None:
+        if _output.handler is None or exc_info:
+            super()._log(level, msg, args, exc_info, *rest, **more)
+        else:
+            _output.handler.handle(_Record(self.name, level, msg, args))
 
     def makeRecord(  # noqa: N802 - the name logging calls
         self, name: str, level: int, fn: str, lno: int, msg: object, args: Any, exc_info: Any, *rest: Any, **more: Any
@@ -158,6 +174,13 @@ class Formatter(logging.Formatter):
         super().__init__("%(message)s", "%Y-%m-%dT%H:%M:%S%z")
         self._stamped = stamped
         self._second = (0, "")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, with a traceback if the record has one."""
+        if record.exc_info or record.exc_text or record.stack_info:
+            return super().format(record)
+        record.message = record.getMessage()
+        return self.formatMessage(record)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - as logging calls it
         # cached per second: formatting the time is half of the work of a line

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from glassq.bodies import BodyStore
-    from glassq.delivery import Delivery, StepResult
+    from glassq.delivery import Delivery, Evidence, StepResult
     from glassq.errors import Interrupt
     from glassq.policy import Deadlines, Policy
     from glassq.settings import Settings
@@ -264,12 +264,13 @@ class Destination:
 
 def _copy(delivery: Delivery) -> Delivery:
     """A copy for the handler, so that its changes to labels or details do not reach later attempts."""
-    # by JSON, where the details came from: copy.deepcopy fails on deep nesting
-    details = (msgspec.json.decode(msgspec.json.encode(failure.detail)) for failure in delivery.evidence)
-    pairs = zip(delivery.evidence, details, strict=True)
-    evidence = tuple(msgspec.structs.replace(failure, detail=detail) for failure, detail in pairs)
-    labels, headers = dict(delivery.labels), dict(delivery.headers)
+    labels, headers, evidence = dict(delivery.labels), dict(delivery.headers), tuple(map(_own, delivery.evidence))
     return msgspec.structs.replace(delivery, labels=labels, headers=headers, evidence=evidence)
+
+
+def _own(failure: Evidence) -> Evidence:
+    # by JSON, where the details came from: copy.deepcopy fails on deep nesting
+    return msgspec.structs.replace(failure, detail=msgspec.json.decode(msgspec.json.encode(failure.detail)))
 
 
 class Routes:

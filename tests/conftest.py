@@ -70,7 +70,10 @@ PATIENCE = 60.0
 # The longest pause between two looks whether it has come, in seconds.
 LONGEST_PAUSE = 0.2
 # The files with the longest tests. They begin first, so that nothing waits for them in the end.
-FIRST_FILES = ("test_torture.py", "test_powercut.py")
+FIRST_FILES = (
+    *("test_nodes.py", "test_torture.py", "test_powercut.py", "test_handlers.py"),
+    *("test_dev.py", "test_demo.py", "test_plain_install.py", "test_two_pools.py"),
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -61,7 +61,13 @@ def print_table(out: Console, made: Table) -> None:
     least = Measurement.get(out, out.options.update(max_width=UNBROKEN), made).minimum
     if least > out.width:
         out = Console(width=least, file=out.file, markup=False, emoji=False, highlight=False)
-    out.print(made)
+    if out.is_terminal:
+        out.print(made)
+        return
+    # no line ends in the blanks that fill its last column
+    with out.capture() as printed:
+        out.print(made)
+    out.file.write("".join(f"{text.rstrip()}\n" for text in printed.get().splitlines()))
 
 
 def _print_plain(out: Console, made: Table) -> None:

@@ -41,12 +41,13 @@ class Trouble(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """The rights of the role that asks, on some tables of one use.
+    """The rights of the role that asks, on some tables of one use, in the database at `url` (without a password).
 
     `missing` are not there, `lacking` says what is not allowed ("INSERT on deliveries"), `owned`: all that are there
     are the role's own.
     """
 
+    url: str
     role: str
     schema: str
     may_create: bool
@@ -56,12 +57,13 @@ class Rights:
     owned: bool
 
     @classmethod
-    def of(cls, ask: Ask, tables: Sequence[str]) -> Self:
+    def of(cls, ask: Ask, tables: Sequence[str], url: object) -> Self:
         """Those on these tables, whose names are ours. Raises what `ask` raises."""
         rows = ask(_QUESTION.format(names=", ".join(f"'{table}'" for table in tables)))
         role, schema, may_create, read_only = rows[0][:4]
         there = [row for row in rows if row[5]]
         return cls(
+            url=str(url),
             role=role,
             schema=schema or "",
             may_create=may_create,
@@ -81,26 +83,26 @@ class Rights:
         if self.missing and not self.may_create:
             where = f"in schema {self.schema}" if self.schema else "as no schema of its search_path is there"
             said = f"there is no table {self.missing[0]}, and role {self.role} may make none {where}"
-            return Trouble(said, f"{init_command(self.role)} makes it")
+            return Trouble(said, f"{init_command(self.role, self.url)} makes it")
         if older and not self.owned:
             said = f"its tables are of an older version, and role {self.role} does not own them"
-            return Trouble(said, f"{command('upgrade', self.role)} does")
+            return Trouble(said, f"{command('upgrade', self.role, self.url)} does")
         if self.lacking:
             said = f"role {self.role} lacks {'; '.join(self.lacking)}"
-            return Trouble(said, f"{init_command(self.role)} grants it")
+            return Trouble(said, f"{init_command(self.role, self.url)} grants it")
         return None
 
 
-def making(ask: Ask) -> str:
+def making(ask: Ask, url: object) -> str:
     """How missing tables are made, as the role that asks must have it done. Raises what `ask` raises."""
     role, may_create, _ = _may(ask)
-    return f"{'`glassq queue init`' if may_create else init_command(role)} makes them"
+    return f"{'`glassq queue init`' if may_create else init_command(role, url)} makes them"
 
 
-def upgrading(ask: Ask) -> str:
+def upgrading(ask: Ask, url: object) -> str:
     """How the queue's older tables are brought to this version. Raises what `ask` raises."""
     role, _, owns = _may(ask)
-    return f"{'`glassq queue upgrade`' if owns else command('upgrade', role)} brings them to this version"
+    return f"{'`glassq queue upgrade`' if owns else command('upgrade', role, url)} brings them to this version"
 
 
 def _may(ask: Ask) -> tuple[str, bool, bool]:
@@ -115,11 +117,14 @@ def _may(ask: Ask) -> tuple[str, bool, bool]:
     return role, may_create, owns
 
 
-def init_command(role: str) -> str:
-    """The command that makes tables, and gives this role what it needs, as it stands in advice."""
-    return command("init", role)
+def init_command(role: str, url: object) -> str:
+    """The command that makes tables at this URL, and gives this role what it needs, as it stands in advice."""
+    return command("init", role, url)
 
 
-def command(name: str, role: str) -> str:
+def command(name: str, role: str, url: object) -> str:
     """`glassq queue NAME` as the tables' owner, for this role."""
-    return f"`glassq queue {name} --url OWNER --grant {shlex.quote(role)}`"
+    scheme, found, rest = str(url).partition("?")[0].partition("://")
+    # another of SQLAlchemy's forms is none of the queue's
+    owner = f"{scheme}://OWNER@{rest.rpartition('@')[2]}" if found and "+" not in scheme else "OWNER"
+    return f"`glassq queue {name} --url {owner} --grant {shlex.quote(role)}`"

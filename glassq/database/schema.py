@@ -51,7 +51,7 @@ class Needs:
     def trouble(self, connection: Connection) -> Trouble | None:
         """What keeps the role of this connection, to PostgreSQL, from writing; None if nothing does."""
         tables = (*self.tables, versions.name)
-        rights = Rights.of(lambda asked: connection.exec_driver_sql(asked).fetchall(), tables)
+        rights = Rights.of(lambda asked: connection.exec_driver_sql(asked).fetchall(), tables, connection.engine.url)
         found = None if rights.missing or rights.lacking else read_version(connection, self.name)
         return rights.trouble(older=found is not None and found < self.version)
 

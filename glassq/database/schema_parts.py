@@ -14,6 +14,8 @@ from glassq.database.rights import Rights, making, upgrading
 from glassq.errors import WrongTables
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from glassq.database.postgres import PostgresSession
     from glassq.database.rights import Trouble
 
@@ -51,9 +53,9 @@ def check(session: PostgresSession, part: SchemaPart) -> None:
     """Raises WrongTables if the tables are not there, or not for this code; QueueError."""
     found, oldest = _found(session, part)
     if not found:
-        raise _wrong(session, part, "are missing", making(session.rows))
+        raise _wrong(session, part, "are missing", making(session.rows, session.url))
     if found < part.oldest:
-        raise _wrong(session, part, f"are of version {found}", upgrading(session.rows))
+        raise _wrong(session, part, f"are of version {found}", upgrading(session.rows, session.url))
     if oldest > part.version:
         raise _newer(session, part, found)
 
@@ -69,6 +71,8 @@ def upgrade(session: PostgresSession, part: SchemaPart) -> int:
         found, _ = _found(session, part)
         if found > part.version:
             raise _newer(session, part, found)
+        if found and (lost := _lost(session, part)):
+            raise _broken(session, part, lost)
         for step in part.steps[found:]:
             for statement in step:
                 session.rows(statement)
@@ -82,7 +86,8 @@ def upgrade(session: PostgresSession, part: SchemaPart) -> int:
 
 def trouble(session: PostgresSession, part: SchemaPart) -> Trouble | None:
     """What keeps the role of this session from working on a part's tables; None if nothing does. Raises QueueError."""
-    rights, versions = Rights.of(session.rows, part.tables), Rights.of(session.rows, ["glassq_schema"])
+    rights = Rights.of(session.rows, part.tables, session.url)
+    versions = Rights.of(session.rows, ["glassq_schema"], session.url)
     if rights.missing:
         # who makes tables writes down their version
         return rights.trouble() or versions.trouble()
@@ -103,6 +108,12 @@ def prepare(session: PostgresSession, part: SchemaPart) -> None:
         upgrade(session, part)
 
 
+def _lost(session: PostgresSession, part: SchemaPart) -> list[str]:
+    """The tables of the part that are not there."""
+    rows = session.rows("SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NULL", [[*part.tables]])
+    return [name for (name,) in rows]
+
+
 def _found(session: PostgresSession, part: SchemaPart) -> tuple[int, int]:
     """The version that is there, and the oldest code that may use it; 0 and 0 if there is none."""
     [(there,)] = session.rows("SELECT to_regclass('glassq_schema') IS NOT NULL")
@@ -114,6 +125,15 @@ def _newer(session: PostgresSession, part: SchemaPart, found: int) -> WrongTable
     return _wrong(
         *(session, part, f"are of version {found}, and this glassq knows {part.version}"),
         "install the newer glassq that made them, or name another database",
+    )
+
+
+def _broken(session: PostgresSession, part: SchemaPart, lost: Sequence[str]) -> WrongTables:
+    left = [f"DROP TABLE {name};" for name in part.tables if name not in lost]
+    anew = " ".join((*left, "DELETE FROM", "glassq_schema", f"WHERE part = '{part.name}',"))
+    return _wrong(
+        *(session, part, f"are not whole: {' and '.join(lost)} is gone, dropped or renamed"),
+        f"rename it back, or restore a backup; to begin anew without it: {anew} then `glassq queue init`",
     )
 
 

@@ -122,9 +122,13 @@ class Demo:
         self.webhooks = webhooks.looked_up(self.settings, self.webhooks)
         return [sent.problem for sent in self.webhooks if sent.problem]
 
+    def check(self) -> None:
+        """Raises StackError if a process has died."""
+        self._stack.check()
+
     def counts(self) -> TubeCounts:
         """The tube's counts now. Raises StackError if a process has died."""
-        self._stack.check()
+        self.check()
         return self._queue.counts([self.settings.queue.tube])[0]
 
     def settle(self, tick: Callable[[], None]) -> bool:

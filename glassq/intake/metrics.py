@@ -105,7 +105,7 @@ class IntakeCounters:
         """Pings are kept at these places, "queue" or "journal", so many seconds after they arrived."""
         for place, many in Counts(places).items():
             self._counters.count(ACKNOWLEDGED, place, many)
-        self._counters.observe_all(SECONDS, seconds)
+        self._counters.observe(SECONDS, *seconds)
 
     def batch(self, size: int, seconds: float) -> None:
         """So many pings have been kept together, or refused, within so many seconds."""

@@ -367,5 +367,4 @@ _STORE = tuple(map(_STORES.get, Entry.__struct_fields__))
 
 def _weight(entry: Entry) -> int:
     """Bytes of its body and labels, which count against MAX_BODIES."""
-    labels = sum(len(name) + len(value) for name, value in entry.labels.items()) if entry.labels else 0
-    return len(entry.body or b"") + labels
+    return len(entry.body or b"") + sum(map(len, (*entry.labels, *entry.labels.values())) if entry.labels else ())

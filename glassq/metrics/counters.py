@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 _CELL = 8
 
@@ -109,15 +109,10 @@ class ProcessCounters:
         with self._adding:
             self._cells[cell] += by
 
-    def observe(self, histogram: Histogram, seconds: float) -> None:
-        """Records a duration."""
-        self.observe_all(histogram, (seconds,))
-
-    def observe_all(self, histogram: Histogram, seconds: Iterable[float]) -> None:
-        """Records several durations at once."""
-        first = self._at[histogram.name]
-        total = first + len(histogram.buckets) + 1
-        buckets = histogram.buckets
+    def observe(self, histogram: Histogram, *seconds: float) -> None:
+        """Records durations."""
+        buckets, first = histogram.buckets, self._at[histogram.name]
+        total = first + len(buckets) + 1
         with self._adding:
             for each in seconds:
                 self._cells[first + bisect_left(buckets, each)] += 1.0

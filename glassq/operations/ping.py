@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from glassq.errors import InvalidRequest, LedgerError, OperationError, SettingsError
+from glassq.errors import InvalidRequest, OperationError
 from glassq.final_response import reading_final
 from glassq.local_http import post
+from glassq.operations import following
 from glassq.operations.hints import Hint
 from glassq.operations.saved_request import parse
 from glassq.sources.signer import Signer, open_signer
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 # No sender waits longer than this for an answer, in seconds.
 TIMEOUT = 30.0
-# So long its outcome is waited for, looked for this often, in seconds.
-FOLLOW, LOOK_EVERY = 3.0, 0.1
 # What a saved request has of its own way, and not of the ping.
 _OF_THE_WAY = ("host", "content-length", "transfer-encoding", "connection", "expect")
 
@@ -130,24 +129,10 @@ def send(plan: PingPlan) -> PingAnswer:
 
 def follow(operations: Operations, plan: PingPlan, answer: PingAnswer, progress: Progress) -> PingAnswer:
     """The answer with what its delivery came to, if that is in the ledger soon. Raises Stopped."""
-    try:
-        with operations.ledger() as ledger:
-            if ledger.absent:
-                # no pool has ever worked here
-                return answer
-    except (LedgerError, SettingsError):
-        return answer
-    deadline = time.monotonic() + FOLLOW
     since = datetime.fromtimestamp(time.time() - answer.seconds - 1, UTC)
-    while time.monotonic() < deadline:
-        try:
-            outcome = _outcome(operations, plan.request.name, answer.labels.get("event_id", ""), since)
-        except (LedgerError, SettingsError):
-            return answer
-        if outcome is not None:
-            return replace(answer, outcome=outcome)
-        progress.wait(LOOK_EVERY)
-    return answer
+    name, event_id = plan.request.name, answer.labels.get("event_id", "")
+    outcome = following.follow(operations, lambda: _outcome(operations, name, event_id, since), progress)
+    return replace(answer, outcome=outcome)
 
 
 def hints(plan: PingPlan, answer: PingAnswer, many: bool) -> Iterator[Hint]:

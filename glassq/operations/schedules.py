@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from glassq import delivery as envelope
 from glassq.errors import Conflict, LedgerError, NotFound
+from glassq.operations import following
 from glassq.operations.hints import Hint
 from glassq.operations.put import PutPlan
 from glassq.operations.put import carry_out as put
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from glassq.delivery import Delivery
+    from glassq.ledger import Entry
     from glassq.operations import Operations
     from glassq.operations.progress import Progress
     from glassq.schedules.scheduler import Schedule
@@ -126,6 +128,16 @@ def run_now(operations: Operations, name: str, progress: Progress) -> Delivery:
     delivery = schedule.make(envelope.new_id(), operations.clock())
     put(operations, PutPlan(delivery, delivery.tube, 0), progress)
     return delivery
+
+
+def follow(operations: Operations, delivery: Delivery, progress: Progress) -> Entry | None:
+    """What became of a delivery that was put just now, if the ledger says so soon. Raises Stopped."""
+
+    def look() -> Entry | None:
+        with operations.ledger() as ledger:
+            return ledger.exactly(delivery.id)
+
+    return following.follow(operations, look, progress)
 
 
 def pause(operations: Operations, names: Sequence[str]) -> None:

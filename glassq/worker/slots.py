@@ -31,7 +31,7 @@ from glassq.worker.layout import (
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from glassq.metrics import ProcessCounters
     from glassq.worker.crashes import CrashLog
@@ -161,17 +161,19 @@ class Slot:
 
         Quick; sometimes wrongly True, never wrongly False for an attempt that a slot of this pool said was begun.
         """
-        return next(self._marked(job, self._end_of_marks), -1) >= 0
+        return self._find(job, CLAIMS, self._end_of_marks) >= 0
 
     def claimed_elsewhere(self, job: str) -> bool:
         """Whether the slot of another child names this job, which this child has reserved.
 
         That child has died, or does not know yet that it has lost the job.
         """
-        for at in self._marked(job, self._layout.crash_marks):
+        start = CLAIMS
+        while (at := self._find(job, start, self._layout.crash_marks)) >= 0:
             index, misplaced = divmod(at - CLAIMS, MARK.size)
             if not misplaced and index != self.index:
                 return read_status(self._memory, self._layout.slot(index)).job == job[:48]
+            start = at + 1
         return False
 
     def excuse(self) -> bool:
@@ -198,14 +200,14 @@ class Slot:
             self._memory[start : start + len(data)] = data
             self._memory[at : at + HANDLE_LENGTH.size] = HANDLE_LENGTH.pack(len(data))
 
-    def _marked(self, job: str, end: int) -> Iterator[int]:
-        """Where the job's mark is, before this end of the memory."""
-        # A mark begins with a byte that is not 0, as nearly all others are: a search for one byte is the quickest.
-        mark, at = MARK.pack(hashed(job)), CLAIMS - 1
-        first = mark[:1]
-        while (at := self._memory.find(first, at + 1, end)) >= 0:
-            if self._memory[at : at + MARK.size] == mark:
-                yield at
+    def _find(self, job: str, start: int, end: int) -> int:
+        """Where the job's mark is in this part of the memory; -1: nowhere."""
+        mark = MARK.pack(hashed(job))
+        # it begins with a byte that is not 0, as nearly all others are: a search for one byte is the quickest
+        at = self._memory.find(mark[:1], start, end)
+        while at >= 0 and self._memory[at : at + MARK.size] != mark:
+            at = self._memory.find(mark[:1], at + 1, end)
+        return at
 
     def _claim(self, mark: int) -> None:
         start = CLAIMS + self.index * MARK.size

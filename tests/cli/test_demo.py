@@ -15,7 +15,7 @@ import pytest
 
 from tests.cli.conftest import working_in
 from tests.conftest import program, wait_for
-from tests.forked import Forked, run
+from tests.forked import Forked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,10 +134,12 @@ def test_ctrl_c_says_that_it_stopped_and_leaves_nothing_behind_at_a_terminal_wit
     assert not working_in(home)
 
 
-def test_on_postgresql_it_has_a_server_of_its_own_that_ends_with_it(tmp_path: Path) -> None:
+def test_on_postgresql_it_has_a_server_of_its_own_whose_death_is_told(tmp_path: Path) -> None:
     home = tmp_path / "demo"
-    code, said, err = run([*demo(home), "--engine", "postgres"])
-    assert code == 0, said + err
+    terminal = Terminal([*demo(home), "--engine", "postgres", "--keep"])
+    wait_for(lambda: b"Still running" in terminal.said or not terminal.runs(), "the demo to have worked all")
+    said = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.said.decode())
+    assert terminal.runs(), said
     found = rows(said)
     assert found.pop("sent") == PINGS == sum(found.values())
     assert (found["lost"], found["buried"]) == (0, 1)
@@ -149,7 +151,10 @@ def test_on_postgresql_it_has_a_server_of_its_own_that_ends_with_it(tmp_path: Pa
     assert (home / "postgres-password").read_text().strip().rpartition(":")[2] not in (home / "glassq.toml").read_text()
     assert (home / "postgres-password").stat().st_mode & 0o077 == 0
     assert (home / "postgres" / "pg_hba.conf").read_text() == "host all all 127.0.0.1/32 scram-sha-256\n"
-    assert not working_in(home)
+    os.kill(int((home / "postgres" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+    assert terminal.wait() == 1
+    assert "was killed (SIGKILL), so everything was stopped" in terminal.said.decode()
+    wait_for(lambda: not working_in(home), "its processes to be gone")
 
 
 def test_a_missing_beanstalkd_is_told_before_anything_is_started_or_written(tmp_path: Path) -> None:

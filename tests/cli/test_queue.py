@@ -134,7 +134,7 @@ def test_a_role_gets_no_more_than_it_needs(empty: Cli, postgres: PostgresServer,
     said = other("status")
     assert "yes, as far as it goes: no new job is taken" in said.out
     assert "lacks INSERT on glassq_jobs, so nothing is taken" in said.out
-    assert "queue init --url OWNER --grant 'Worker 1'`" in said.out
+    assert f"queue init --url {empty.url.replace('glassq@', 'OWNER@')} --grant 'Worker 1'`" in said.out
     said = other("queue", "init")
     assert said.code != 0
     assert "permission denied" in said.err
@@ -157,6 +157,19 @@ def test_what_shares_the_database_is_made_with_it_and_needs_no_right_to_make_tab
     shared_tables.make(load(str(empty.file), {}), writer)
     tables = {row[0] for row in postgres.execute("SELECT tablename FROM pg_tables", writer.rpartition("/")[2])}
     assert {"deliveries", "schedules", "task_names", "glassq_bodies", "glassq_credentials", "glassq_shares"} <= tables
+
+
+def test_a_table_that_is_gone_is_told_by_the_command_that_makes_tables(empty: Cli, postgres: PostgresServer) -> None:
+    assert empty("queue", "init").code == 0
+    name = empty.url.rpartition("/")[2]
+    postgres.execute("ALTER TABLE glassq_jobs RENAME TO gone", name)
+    assert "queue init" in empty("status").err
+    for command in ("init", "upgrade"):
+        said = empty("queue", command)
+        assert (said.code, "glassq_jobs is gone, dropped or renamed: rename it back" in said.err) == (78, True), said
+        assert "DROP TABLE glassq_tubes; DELETE FROM glassq_schema WHERE part = 'queue', then" in said.err
+    postgres.execute("ALTER TABLE gone RENAME TO glassq_jobs", name)
+    assert empty("queue", "init").code == 0
 
 
 def test_tables_of_another_version_are_told_with_what_to_do(empty: Cli, postgres: PostgresServer) -> None:
@@ -212,5 +225,5 @@ def test_bodies_and_ledger_that_cannot_be_asked_come_with_advice_and_without_a_p
         assert (said.code, said.out) == (74 if command[0] == "tail" else 1, ""), command
         assert "postgres://glassq:***@127.0.0.1:9/d" in said.err
         assert "Connection refused" in said.err
-        assert "start it (systemctl start postgresql), or mend [queue] url" in said.err
+        assert "; start it" in said.err
         assert not any(word in said.err for word in ("hidden", "psycopg", "sqlalche", "Error"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,8 +13,9 @@ import pytest
 from glassq.cli.commands.sources import _cells
 from glassq.delivery import Delivery, decode
 from glassq.intake.report import SourceReport
+from glassq.operations import kinds
 from glassq.operations.sources import SourceRow
-from glassq.settings import load
+from glassq.settings import load, parse
 from glassq.sources.presets import PRESETS
 from glassq.sources.signer import open_signer
 from tests.cli.conftest import Cli
@@ -23,6 +25,9 @@ from tests.intake.wire import TOKEN, body, request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from glassq.settings import Settings
 
 SECRET = "whsec_of-all-the-others"
 WORD = "a-word-of-the-path"
@@ -183,6 +188,31 @@ def test_one_kind_is_told_in_full_and_a_mistyped_one_meets_a_near_one(offline: C
     wrong = offline("sources", "kinds", "githup")
     assert (wrong.code, wrong.out) == (2, "")
     assert "there is no kind githup; did you mean github?" in wrong.err
+    assert 'kind = "token" describes one of your own' in offline("sources", "kinds", "token").err
+    # an installation's secrets are the senders' own
+    assert "/etc/glassq/secrets/github" in said.out
+    assert "openssl" not in said.out
+
+
+def test_beside_other_secrets_the_next_one_is_named_and_made_as_its_sender_would_have_it(
+    offline: Cli, tmp_path: Path
+) -> None:
+    offline.configure(f'[sources.own]\nkind = "token"\ntoken = "bearer"\nsecrets_file = "{tmp_path}/own-token"\n')
+    said = offline("sources", "kinds", "stripe").out
+    assert f'secrets_file = "{tmp_path}/stripe-secret"\n' in said
+    assert f"    (umask 077; openssl rand -hex 32 > {tmp_path}/stripe-secret)\n" in said
+    found = [kinds.kind(name, tmp_path) for name in PRESETS]
+    script = "\n".join(each.trial for each in found)
+    subprocess.run(["sh", "-ec", script], check=True, timeout=60)
+    settings = parse("\n".join(each.section for each in found), "glassq.toml")
+    signed = [each.preset.name for each in found if each.trial and _signs(settings, each.preset.name)]
+    assert len(signed) > 60
+    assert set(PRESETS) - set(signed) == {*("discord", "discord-events", "sendgrid", "oidc", "paypal", "pubsub", "sns")}
+
+
+def _signs(settings: Settings, name: str) -> bool:
+    signer = open_signer(settings, name)
+    return bool(signer.sign(signer.sample("", 0.0), 0.0).headers)
 
 
 # -- a saved request ---------------------------------------------------------------------------------------------------

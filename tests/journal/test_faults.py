@@ -440,7 +440,7 @@ def test_a_call_that_really_fails_acknowledges_nothing(
         "    try: journal.write([record])",
         "    except JournalError: print('refused', flush=True)",
         "    else: print(record.key, flush=True)",
-        "    time.sleep(0.2)",
+        "    time.sleep(0.05)",
         "os._exit(0)",
         under=strace,
     )

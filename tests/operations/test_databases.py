@@ -9,7 +9,7 @@ import pytest
 
 from glassq.operations import Operations, queue_tables
 from glassq.operations.checks.databases import DATABASES
-from glassq.operations.checks.examine import examine_engine
+from glassq.operations.checks.examine import examine, examine_engine
 from glassq.operations.progress import Silent
 from glassq.queues import open_inspector
 from glassq.settings import load
@@ -73,11 +73,11 @@ def site(tmp_path: Path, postgres: PostgresServer) -> Site:
 
 
 def test_tables_that_a_role_can_neither_write_nor_make_are_wrong(site: Site) -> None:
-    found = site.wrong()
+    found, owner = site.wrong(), f"postgres://OWNER@127.0.0.1:{site.server.port}/{site.name}"
     assert list(found) == PARTS
     for name, check in found.items():
         assert f"role {site.role} may make none in schema public" in check.said, name
-        assert check.todo.startswith(f"`glassq queue init --url OWNER --grant {site.role}` makes it"), name
+        assert check.todo.startswith(f"`glassq queue init --url {owner} --grant {site.role}` makes it"), name
     # whoever may make them needs none
     assert site.wrong(site.owner) == {}
     site.init()
@@ -127,3 +127,14 @@ def test_options_that_libpq_refuses_are_told_once(site: Site, tmp_path: Path) ->
     assert [(check.code, check.said) for check in found] == [
         (78, f'{file}: [queue] url: invalid sslmode value: "verfy-full"')
     ]
+
+
+def test_a_database_that_is_away_is_told_first_and_once(tmp_path: Path) -> None:
+    file = tmp_path / "away.toml"
+    file.write_text(SETTINGS.format(url="postgres://glassq@127.0.0.1:9/d", home=tmp_path))
+    found = list(examine(Operations(load(str(file), {}), actor="ada"), Silent()))
+    assert (found[0].name, found[0].code, found[0].ok) == ("queue", 69, False)
+    assert "Connection refused" in found[0].said
+    assert found[1].said.endswith("bodies, credentials, ledger, limits, schedules, task names")
+    assert not any("Connection refused" in check.said for check in found[1:] if check.name not in ("intake", "metrics"))
+    assert {"settings", "versions"} <= {check.name for check in found}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from glassq import connections
 from glassq.database.engine import parse_url
 from glassq.delivery import decode
 from glassq.errors import DeadlineExceeded
@@ -19,7 +20,6 @@ from glassq.push import taskqueue
 from glassq.push.client import Client
 from glassq.push.names import Names
 from glassq.push.taskqueue import Queue, Task
-from glassq.queues import pool
 from glassq.queues.base import ALL_STATES
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.producer import BeanstalkProducer
@@ -186,7 +186,7 @@ def test_an_add_asks_the_engine_for_no_statistics(
     server: Beanstalkd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # a connection that was idle for long is tested, however busy this machine is
-    monkeypatch.setattr(pool, "IDLE", 3600.0)
+    monkeypatch.setattr(connections, "IDLE", 3600.0)
     producer = BeanstalkProducer(
         lambda: BeanstalkConnection(server.url, "glassq", ttr=60, connect_timeout=20, timeout=20),
         SyncerProver(server.syncer.address, connect_timeout=5),

@@ -62,6 +62,7 @@ def wrong(url: QueueUrl, *, needs: int = 0) -> dict[str, str]:
 
 # -- what a state means ------------------------------------------------------------------------------------------------
 
+URL = "postgres://glassq:***@h:1/d?sslmode=require"
 WELL = ServerState(
     version="15.18",
     number=150018,
@@ -118,7 +119,12 @@ STATES: list[tuple[dict[str, Any], str, bool | None, str]] = [
     ({"in_recovery": True}, "primary", False, "standby"),
     ({"read_only": True}, "primary", False, "default_transaction_read_only"),
     ({"may_insert": False, "lacks": "INSERT on glassq_jobs"}, "rights", False, "INSERT on glassq_jobs, so nothing"),
-    ({"lacks": "DELETE on glassq_jobs"}, "rights", False, "`glassq queue init --url OWNER --grant glassq` grants it"),
+    (
+        {"lacks": "DELETE on glassq_jobs"},
+        "rights",
+        False,
+        "`glassq queue init --url postgres://OWNER@h:1/d --grant glassq` g",
+    ),
     ({}, "connections", True, "10 of 100 connections are used (8 by glassq), 87 left"),
     ({"connections": 95, "ours": 30}, "connections", None, "pg_stat_activity"),
     ({"role_limit": 12}, "connections", False, "raise max_connections (and the role's CONNECTION LIMIT) by 8"),
@@ -139,15 +145,15 @@ STATES: list[tuple[dict[str, Any], str, bool | None, str]] = [
 @pytest.mark.parametrize(("differs", "name", "ok", "words"), STATES)
 def test_a_state_is_told_with_what_to_do(differs: dict[str, Any], name: str, ok: bool | None, words: str) -> None:
     state = replace(WELL, **differs)
-    said = [fact for fact in facts.of_server(state, needs=20) if fact.name == name and fact.ok is ok]
+    said = [fact for fact in facts.of_server(state, 20, URL) if fact.name == name and fact.ok is ok]
     assert [words in str(fact) for fact in said] == [True], said
     assert ok is not False or said[0].todo
-    others = [fact for fact in facts.of_server(state, needs=20) if fact.ok is False and fact.name != name]
+    others = [fact for fact in facts.of_server(state, 20, URL) if fact.ok is False and fact.name != name]
     assert others == []
 
 
 def test_all_is_well_with_a_server_that_is() -> None:
-    assert [fact for fact in facts.of_server(WELL, needs=20) if fact.ok is not True] == []
+    assert [fact for fact in facts.of_server(WELL, 20, URL) if fact.ok is not True] == []
     assert (WELL.durable, WELL.unproven, WELL.accepting) == (True, "", True)
     assert not replace(WELL, in_recovery=True).accepting
     assert replace(WELL, **{**REPLICATED, "in_sync": 0}).unproven
@@ -340,17 +346,17 @@ def test_a_database_without_our_tables_is_told_what_to_run(server: PostgresServe
     assert (fact.name, fact.said.endswith("are missing")) == ("schema", True)
     assert fact.todo == "`glassq queue init` makes them"
     # a role that may make none is told so with it
-    server.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE maker LOGIN", empty.rpartition("/")[2])
-    fact = trouble(
-        server.url(empty.rpartition("/")[2], user="maker"), WrongTables, lambda inspector: inspector.counts()
-    )
-    assert fact.todo == "`glassq queue init --url OWNER --grant maker` makes them"
+    name = empty.rpartition("/")[2]
+    server.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE maker LOGIN", name)
+    fact = trouble(server.url(name, user="maker"), WrongTables, lambda inspector: inspector.counts())
+    owner = f"postgres://OWNER@127.0.0.1:{server.port}/{name}"
+    assert fact.todo == f"`glassq queue init --url {owner} --grant maker` makes them"
 
 
 def test_a_role_without_rights_is_told(server: PostgresServer, database: str) -> None:
     server.execute("CREATE ROLE guest LOGIN")
     fact = trouble(server.url(database, user="guest"), QueueRefused, lambda inspector: inspector.counts())
-    assert (fact.name, "`glassq queue init --url OWNER --grant ROLE`" in fact.todo) == ("rights", True)
+    assert (fact.name, f"/{database} --grant guest` grants it" in fact.todo) == ("rights", True)
 
 
 FORM = NewForm(b"ping", "glassq", "ready")
@@ -359,7 +365,10 @@ FORM = NewForm(b"ping", "glassq", "ready")
 def test_a_full_disk_is_told(server: PostgresServer, database: str) -> None:
     server.execute(
         "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE EXCEPTION 'could not extend file: No space left' USING ERRCODE = 'disk_full'; END $$",
+        "$$ BEGIN "
+        # what is small finds room in a page that is there
+        "IF length(NEW.body) < 8192 THEN RETURN NEW; END IF; "
+        "RAISE EXCEPTION 'could not extend file: No space left' USING ERRCODE = 'disk_full'; END $$",
         database,
     )
     server.execute(

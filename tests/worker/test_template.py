@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from glassq.worker import templates
 from glassq.worker.health import SILENT
 from glassq.worker.scoreboard import Scoreboard
 from glassq.worker.template import Born, Loaded
@@ -250,7 +251,9 @@ def test_a_template_that_is_stopped_by_a_signal_is_killed_with_what_it_was_to_fo
     assert run.template() != template
 
 
-def test_a_template_that_hangs_while_it_loads_is_found_silent() -> None:
+def test_a_template_that_hangs_while_it_loads_is_found_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    # it has begun no birth
+    monkeypatch.setattr(templates, "BIRTH_TIMEOUT", 0.1)
     template = Template()
     now = time.monotonic()
     template.start(lambda loaded: time.sleep(1000), Scoreboard(1).slots, Throttle(1), now)  # type: ignore[func-returns-value]

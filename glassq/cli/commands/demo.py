@@ -38,6 +38,8 @@ BAR = 40
 PLAIN_EVERY = 3.0
 # The ledger is written a moment after the work is done; so long the count may wait for it, in seconds.
 LEDGER_LAG = 5.0
+# How often it is looked whether all still runs, in seconds.
+LOOK = 1.0
 
 # What is the matter with a ping that waits for its next attempt.
 WAITS: dict[str, str] = {
@@ -339,4 +341,5 @@ def _say_next(run: Demo, out: Console) -> None:
 def _keep(run: Demo, out: Console) -> None:
     out.print(f"\nStill running, with the settings {run.settings.file}. Ctrl-C stops.", soft_wrap=True)
     with suppress(KeyboardInterrupt):
-        threading.Event().wait()
+        while not threading.Event().wait(LOOK):
+            run.check()

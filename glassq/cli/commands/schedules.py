@@ -41,15 +41,26 @@ def schedules(context: click.Context, as_json: bool) -> None:
 @as_json
 @pass_app
 def run(app: App, name: str, as_json: bool) -> None:
-    """Put a delivery of a schedule now. Its times stay as they are; a paused one is put as well."""
+    """Put a delivery of a schedule now, and say what became of it.
+
+    The schedule's times stay as they are; a paused one is put as well.
+    """
     from glassq.operations import schedules as operation
 
-    with app.progress() as progress:
+    with app.progress(stoppable=True) as progress:
         delivery = operation.run_now(app.operations, name, progress)
+        outcome = operation.follow(app.operations, delivery, progress)
     if as_json:
-        print_json({"schedule": name, "delivery": delivery.id, "tube": delivery.tube, "labels": delivery.labels})
+        told = {"schedule": name, "delivery": delivery.id, "tube": delivery.tube, "labels": delivery.labels}
+        print_json({**told, "outcome": outcome.state if outcome else None, "result": outcome.result if outcome else ""})
+        return
+    click.echo(f"schedule {line(name)}: put delivery {delivery.id}")
+    if outcome is None:
+        hint = app.adapt(f"`glassq show {delivery.id}`")
+        click.echo(f"not worked yet: {hint}")
     else:
-        click.echo(f"schedule {line(name)}: put delivery {delivery.id}")
+        why = outcome.result or outcome.reason
+        click.echo(line(f"{outcome.state}: {why}" if why else outcome.state))
 
 
 @schedules.command()

@@ -12,10 +12,13 @@ from glassq.cli.app import App, as_json, examples, pass_app
 from glassq.cli.files import MAX_SAVED, read_input
 from glassq.cli.group import CommandGroup
 from glassq.cli.output import console, facts, line, print_hints, print_json, print_table, table
+from glassq.errors import SettingsError
 from glassq.operations import sources as operation
 from glassq.operations.words import span
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from glassq.intake.report import SourceReport
     from glassq.operations.kinds import KindOfSource
     from glassq.operations.request_test import TestedRequest
@@ -50,7 +53,7 @@ def kinds(app: App, name: str | None, as_json: bool) -> None:
     if name is None:
         _tell_kinds(catalogue.kinds(), as_json)
         return
-    found = catalogue.kind(name)
+    found = catalogue.kind(name, _secrets_directory(app))
     if as_json:
         print_json(found.document())
         return
@@ -59,6 +62,9 @@ def kinds(app: App, name: str | None, as_json: bool) -> None:
     out.print(facts(found.facts))
     # to be copied: never broken into lines
     out.print(f"\n{found.section}", soft_wrap=True)
+    if found.trial:
+        out.print("\nA secret to try it with, until you have the sender's:", style="dim")
+        out.print(f"    {found.trial}", soft_wrap=True)
 
 
 @sources.command()
@@ -85,6 +91,16 @@ def test(app: App, name: str, file: str, now: str | None, as_json: bool) -> int:
 
 
 # -- as people read it -------------------------------------------------------------------------------------------------
+
+
+def _secrets_directory(app: App) -> Path:
+    """That of the settings; the installed one where there are none, or wrong ones: the kinds are known without."""
+    from glassq.operations import kinds as catalogue
+
+    try:
+        return catalogue.secrets_directory(app.settings)
+    except SettingsError:
+        return catalogue.INSTALLED
 
 
 def _tell_kinds(found: list[KindOfSource], as_json: bool) -> None:

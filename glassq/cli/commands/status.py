@@ -69,7 +69,7 @@ def _print(app: App, found: SystemStatus) -> None:
                 ("oldest ready job", _oldest(seen)),
                 ("on disk", _on_disk(seen)),
                 ("last 24 h", found.note or states),
-                ("server", f"{engine.engine} {engine.version} at {seen.url}, up {span(engine.uptime)}"),
+                ("server", f"{engine.engine} {engine.version} at {_place(seen.url)}, up {span(engine.uptime)}"),
                 ("journal", found.journal_words),
             ]
         )
@@ -80,6 +80,11 @@ def _print(app: App, found: SystemStatus) -> None:
 def _foreign(tubes: Sequence[TubeCounts]) -> str:
     jobs, many = sum(tube.jobs for tube in tubes), len(tubes)
     return f"and {jobs} job{'s'[: jobs > 1]} of other programs, in {many} tube{'s'[: many > 1]} of theirs"
+
+
+def _place(url: str) -> str:
+    """The URL without its options, which make the line too long to be read."""
+    return url.partition("?")[0]
 
 
 def _on_disk(seen: QueueStatus) -> str:

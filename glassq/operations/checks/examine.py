@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from glassq.errors import QueueError, SettingsError
+from glassq.errors import QueueError, QueueUnavailable, SettingsError
 from glassq.operations.checks.base import Check
 from glassq.operations.checks.databases import DATABASES
 from glassq.operations.checks.in_effect import not_in_effect
@@ -14,7 +14,7 @@ from glassq.operations.checks.machine import MACHINE, clock_at
 from glassq.operations.checks.programs import PROGRAMS
 from glassq.operations.checks.queue import QUEUE, engine, trouble
 from glassq.operations.checks.system import SYSTEM
-from glassq.values import is_postgres
+from glassq.settings.hosts import shared_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,9 +23,17 @@ if TYPE_CHECKING:
     from glassq.operations import Operations
     from glassq.operations.progress import Progress
     from glassq.queues.base import Inspector
+    from glassq.settings import Settings
 
     Ask = Callable[[Operations, Inspector, Progress], Iterator[Check]]
 
+# The checks of what a key names.
+_BY_KEY = {
+    "bodies.url": ("bodies",),
+    "glass.credentials": ("credentials",),
+    "ledger.url": ("ledger", "schedules"),
+    "push.names": ("task_names",),
+}
 _MEND_FIRST = "mend it first: without settings nothing else can be looked at"
 
 
@@ -39,21 +47,54 @@ def without_settings(file: Path | None, error: SettingsError) -> Iterator[Check]
 def examine(operations: Operations, progress: Progress) -> Iterator[Check]:
     """What each check came to, as it comes: machine, databases, programs and system first, then the queue.
 
-    Nothing is changed, but for one empty job that is put and taken out again. `progress` is told which check is next.
-    Raises Stopped.
+    A queue's database that cannot be asked comes first, and then nothing that lives there is looked at. Nothing is
+    changed, but for one job that is put and taken out again. `progress` is told which check is next. Raises Stopped.
     """
-    looks = [*MACHINE, *DATABASES, *PROGRAMS, *SYSTEM]
+    down = _unreachable(operations)
+    apart = _in_its_database(operations.settings) if down is not None else frozenset()
+    looks = [look for look in (*MACHINE, *DATABASES, *PROGRAMS, *SYSTEM) if look.__name__ not in apart]
+    if down is not None:
+        yield down
+        names = ", ".join(sorted(name.replace("_", " ") for name in apart))
+        yield Check("databases", None, f"not looked at, as they are in the queue's: {names}")
     total = len(looks) + len(QUEUE)
     for number, look in enumerate(looks):
         progress.advance(number, total, _words(look.__name__))
         yield from _looked(look.__name__, partial(look, operations))
-    yield from _asked(operations, QUEUE, progress, len(looks), total)
+    if down is None:
+        yield from _asked(operations, QUEUE, progress, len(looks), total)
+
+
+def _unreachable(operations: Operations) -> Check | None:
+    """Why the queue cannot be asked, where it is a database that holds more: the cause of much else that is wrong."""
+    if not operations.settings.queue.url.is_database:
+        return None
+    try:
+        opened = operations.queue()
+    except SettingsError:
+        # each check says it
+        return None
+    with opened as queue:
+        try:
+            queue.status()
+        except QueueUnavailable as error:
+            return trouble(operations, queue, error)
+        except QueueError:
+            # what is wrong is in the queue's part
+            return None
+    return None
+
+
+def _in_its_database(settings: Settings) -> frozenset[str]:
+    """The names of the checks of what lives in the queue's database."""
+    shared = shared_keys(settings)
+    return frozenset(("limits", *(name for key, names in _BY_KEY.items() if key in shared for name in names)))
 
 
 def examine_engine(operations: Operations, progress: Progress) -> Iterator[Check]:
     """What the queue's engine tells of itself, and what else hosts share in its database. Raises Stopped."""
     yield from _asked(operations, [engine], progress, 0, 1)
-    if is_postgres(operations.settings.queue.url):
+    if operations.settings.queue.url.is_database:
         for look in DATABASES:
             yield from _looked(look.__name__, partial(look, operations))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from pathlib import Path
+
+from glassq.host import has_systemd
 
 # systemd answers within this many seconds, or something is wrong with it.
 TIMEOUT = 3.0
@@ -14,8 +15,7 @@ INTAKE, POOL = "glassq-web.service", "glassq-worker.service"
 def ask(program: str, *arguments: str) -> tuple[str, str]:
     """What a program of systemd's says, and why it says nothing."""
     path = shutil.which(program)
-    # sd_booted(3)
-    if path is None or not Path("/run/systemd/system").is_dir():
+    if path is None or not has_systemd():
         return "", "systemd does not run here"
     try:
         done = subprocess.run(

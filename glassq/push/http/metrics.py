@@ -72,7 +72,7 @@ class TaskCounters:
     def added(self, seconds: Sequence[float]) -> None:
         """Tasks are kept, so many seconds after their requests had arrived."""
         self._counters.count(ADDED, "", len(seconds))
-        self._counters.observe_all(SECONDS, seconds)
+        self._counters.observe(SECONDS, *seconds)
 
     def batch(self, size: int, seconds: float) -> None:
         """So many tasks have been put together, or refused, within so many seconds."""

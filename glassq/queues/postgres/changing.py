@@ -15,7 +15,7 @@ import msgspec
 
 from glassq.envelope import HEADER_END, MAGIC, PREFIX
 from glassq.errors import JobNotFound, QueueError
-from glassq.queues.postgres.limits import bad_size, bad_time, bad_tube
+from glassq.queues.postgres.limits import LIMITS
 from glassq.queues.postgres.producer import try_to_put
 from glassq.queues.postgres.statements import FREE
 
@@ -113,7 +113,7 @@ class FormChanger:
         rows: list[_New] = []
         for place, form in enumerate(forms):
             delay = float(form.delay) if form.state == "delayed" else 0.0
-            if error := _fault(form.body, form.tube, delay):
+            if error := LIMITS.fault(form.body, form.tube, delay):
                 results[place] = error
             else:
                 rows.append(_New(place, NUMBERS[form.state], delay, form.tube, key_of(form.body), form.body))
@@ -135,7 +135,7 @@ class FormChanger:
             row.new_tube, row.new_state = change.tube or change.job.tube, NUMBERS[change.state]
             row.kick = change.state == "ready"
             row.delay = float(change.delay) if change.state == "delayed" else 0.0
-            if error := _fault(row.body, row.new_tube, row.delay):
+            if error := LIMITS.fault(row.body, row.new_tube, row.delay):
                 results[place] = error
                 continue
             same = (row.body, row.new_tube) == (change.job.body, change.job.tube)
@@ -175,11 +175,6 @@ class FormChanger:
     def _wake(self, tubes: Iterable[str]) -> None:
         if self._waker is not None and (named := set(tubes)):
             self._waker.tell(named)
-
-
-def _fault(body: bytes, tube: str, delay: float) -> QueueError | None:
-    """Why this is no job."""
-    return bad_size(body) or bad_tube(tube) or bad_time(delay)
 
 
 def key_of(body: bytes) -> str:

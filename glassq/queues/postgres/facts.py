@@ -41,12 +41,12 @@ def version(state: ServerState, url: QueueUrl) -> Fact:
     return Fact("queue", True, said)
 
 
-def of_server(state: ServerState, needs: int) -> Iterator[Fact]:
-    """How the server keeps what it is given, and whether it takes it. `needs`: see PostgresInspector."""
+def of_server(state: ServerState, needs: int, url: str) -> Iterator[Fact]:
+    """How the server at `url` keeps what it is given, and whether it takes it. `needs`: see PostgresInspector."""
     yield durability(state)
     if state.durable:
         yield from standbys(state)
-    yield from taking(state)
+    yield from taking(state, url)
     yield connections(state, needs)
     yield from vacuum(state)
     yield from transactions(state)
@@ -102,7 +102,7 @@ def _replicated(state: ServerState) -> str:
     return f"{said}{more}; the slowest is {(state.lag or 0) >> 10} KiB behind"
 
 
-def taking(state: ServerState) -> Iterator[Fact]:
+def taking(state: ServerState, url: str) -> Iterator[Fact]:
     if state.in_recovery:
         said = "this server is a standby, which takes no jobs"
         todo = "name the primary in [queue] url, or all hosts with target_session_attrs=read-write; or promote this one"
@@ -114,7 +114,7 @@ def taking(state: ServerState) -> Iterator[Fact]:
     elif state.lacks:
         nothing = "" if state.may_insert else ", so nothing is taken"
         said = f"role {state.role} lacks {state.lacks}{nothing}"
-        yield Fact("rights", False, said, f"{init_command(state.role)} grants it")
+        yield Fact("rights", False, said, f"{init_command(state.role, url)} grants it")
 
 
 def connections(state: ServerState, needs: int) -> Fact:

@@ -10,7 +10,7 @@ from glassq.queues.base import ALL_STATES, Capabilities, EngineStatus
 from glassq.queues.postgres import counting, facts, looking
 from glassq.queues.postgres.changing import FormChanger
 from glassq.queues.postgres.gauges import gauges
-from glassq.queues.postgres.limits import MAX_JOB, MAX_SECONDS, bad_time
+from glassq.queues.postgres.limits import LIMITS, MAX_JOB, MAX_SECONDS
 from glassq.queues.postgres.server import ServerState
 from glassq.queues.postgres.troubles import explained
 from glassq.queues.single import SingleCalls
@@ -80,10 +80,10 @@ class PostgresInspector(SingleCalls):
     def facts(self, tubes: Sequence[str], *, job_size: int = 0, thorough: bool = False) -> Iterator[Fact]:
         state = ServerState.read(self._session)
         if not thorough:
-            yield from (fact for fact in facts.of_server(state, self._needs) if fact.ok is False)
+            yield from (fact for fact in facts.of_server(state, self._needs, self._url) if fact.ok is False)
             return
         yield facts.version(state, self._url)
-        yield from facts.of_server(state, self._needs)
+        yield from facts.of_server(state, self._needs, self._url)
         yield facts.job_size(MAX_JOB, job_size)
         if state.accepting and state.durable and not state.unproven:
             yield from facts.tried(self._changer, self._url)
@@ -148,7 +148,7 @@ class PostgresInspector(SingleCalls):
         return self._changer.delete(jobs, [self._number(job.ref) for job in jobs])
 
     def pause(self, tube: str, seconds: float) -> bool:
-        if (error := bad_time(seconds)) is not None:
+        if (error := LIMITS.bad_time(seconds)) is not None:
             raise error
         exists = counting.pause(self._session, tube, seconds)
         if exists and not seconds and self._waker is not None:

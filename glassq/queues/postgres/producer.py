@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # A statement takes at most so many jobs and bytes: the server holds it in memory whole.
 MANY, MUCH = 1000, 4 << 20
+# A job of this many bytes is tried, as an empty one finds room in a page even where the disk is full.
+PROBE = 64 << 10
 LAZY = "the server does not wait for its disk (fsync or synchronous_commit): a crash would lose what is put now"
 
 
@@ -109,7 +111,7 @@ def put(session: PostgresSession, jobs: Sequence[NewJob]) -> list[int]:
 def try_to_put(session: PostgresSession) -> None:
     """Raises QueueError if no job can be put now. Leaves none."""
     with session.transaction(keep=False):
-        session.rows("INSERT INTO glassq_jobs (tube, body, state) VALUES ('glassq-probe', '', 2)")
+        session.rows("INSERT INTO glassq_jobs (tube, body, state) VALUES ('glassq-probe', %s, 2)", [bytes(PROBE)])
 
 
 def in_doubt(error: QueueError) -> bool:

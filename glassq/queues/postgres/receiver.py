@@ -17,7 +17,7 @@ from glassq.errors import JobNotFound, QueueError, QueueUnavailable
 from glassq.queues.base import Reservation
 from glassq.queues.postgres import schema, statements
 from glassq.queues.postgres.ahead import Ahead, Ended, lost
-from glassq.queues.postgres.limits import bad_size, bad_time, bad_tube
+from glassq.queues.postgres.limits import LIMITS
 from glassq.queues.postgres.waiting import Waiting, about
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class PostgresReceiver:
         then: Sequence[str] = (),
         failed: Callable[[QueueError], None] | None = None,
     ) -> str:
-        if error := bad_size(body) or bad_time(delay) or bad_tube(tube):
+        if error := LIMITS.fault(body, tube, delay):
             raise error
         ref = self._settle_durably(reservation, statements.RETRY, [body, tube, float(delay)], then)
         if not delay:
@@ -166,7 +166,7 @@ class PostgresReceiver:
     def bury(self, reservation: Reservation, body: bytes | None = None, *, then: Sequence[str] = ()) -> str:
         if body is None:
             return self._settle_durably(reservation, statements.BURY_AS_IT_IS, [], then)
-        if error := bad_size(body):
+        if error := LIMITS.bad_size(body):
             raise error
         return self._settle_durably(reservation, statements.BURY, [body], then)
 

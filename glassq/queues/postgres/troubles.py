@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from glassq import host
+from glassq.database.rights import init_command
 from glassq.errors import JobTooBig, NoProof, NotDurable, QueueRefused, QueueUnavailable, WrongTables
 from glassq.queues.base import Fact
 
@@ -13,7 +16,11 @@ if TYPE_CHECKING:
     from glassq.errors import QueueError
     from glassq.values import QueueUrl
 
-_RIGHTS = "`glassq queue init --url OWNER --grant ROLE` grants it to the programs' role"
+# what is said instead names the role and the database
+_RIGHTS = "grant it"
+# where systemd runs; else it is started as it was before
+_SYSTEMCTL = " (systemctl start postgresql)"
+_START = f"start it{_SYSTEMCTL}, or mend [queue] url"
 _PASSFILE = (
     "mend it in the passfile (~/.pgpass, or passfile= in [queue] url; host, port, database and role must match; mode "
     "0600), or in the URL where it stands there"
@@ -87,8 +94,8 @@ BY_WORDS = {
     "certificate": ("tls", "mend sslrootcert or sslmode in [queue] url, or the server's certificate"),
     "SSL": ("tls", "mend sslmode in [queue] url, or switch ssl on in postgresql.conf"),
     "pooler": ("pooler", "name PostgreSQL itself in [queue] url, not pgbouncer"),
-    "Connection refused": ("queue", "start it (systemctl start postgresql), or mend [queue] url"),
-    "No such file": ("queue", "start it (systemctl start postgresql), or mend [queue] url"),
+    "Connection refused": ("queue", _START),
+    "No such file": ("queue", _START),
     "timeout expired": ("queue", "see whether its host is up, and whether a firewall drops packets to it"),
     "timed out": ("queue", "it hangs, or waits for its standbys: look at its log and its disk"),
 }
@@ -97,7 +104,7 @@ _BY_KIND: list[tuple[type[Exception], str, str]] = [
     (NotDurable, "durability", "look at synchronous_commit, at the standbys, and at the server's log"),
     (QueueRefused, "queue", "look at the server's log: it then takes jobs again by itself"),
     (JobTooBig, "job size", "make the delivery smaller"),
-    (QueueUnavailable, "queue", "start it (systemctl start postgresql), or mend [queue] url"),
+    (QueueUnavailable, "queue", _START),
 ]
 
 
@@ -109,6 +116,10 @@ def explained(error: QueueError, url: QueueUrl) -> Fact:
     if _names_many_hosts(url) and any(words in said for words in _STANDBYS):
         return Fact("primary", False, said, _NONE_OF_THEM)
     name, todo = _known(getattr(error.__cause__, "sqlstate", None) or "", said) or _by_kind(error, url)
+    if todo == _RIGHTS:
+        todo = f"{init_command(urlsplit(url).username or 'ROLE', url)} grants it"
+    if not host.has_systemd():
+        todo = todo.replace(_SYSTEMCTL, "")
     return Fact(name, False, said, todo)
 
 

@@ -16,7 +16,7 @@ from glassq.queues.single import SingleCalls
 from glassq.queues.sqs import facts
 from glassq.queues.sqs.leases import MAX_LEASE
 from glassq.queues.sqs.looking import look, look_at_all
-from glassq.queues.sqs.messages import MAX_JOB, MAX_SECONDS, bad_time
+from glassq.queues.sqs.messages import LIMITS, MAX_JOB, MAX_SECONDS
 from glassq.queues.sqs.place import NAME
 from glassq.queues.sqs.shelving import ShelfChanger
 from glassq.queues.sqs.troubles import explained
@@ -172,7 +172,7 @@ class SqsInspector(SingleCalls):
         return [self._changer.delete(job) for job in jobs]
 
     def pause(self, tube: str, seconds: float) -> bool:
-        if (error := bad_time(seconds)) is not None:
+        if (error := LIMITS.bad_time(seconds)) is not None:
             raise error
         if not look(self._client, tube, self._left()).retention:
             return False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from glassq.errors import JobNotFound
 from glassq.queues.base import Reservation
-from glassq.queues.sqs.messages import Story, bytes_of, story_of
+from glassq.queues.sqs.messages import MessageStory, bytes_of, story_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ MAX_LEASE = 43_200
 
 
 @dataclass(slots=True)
-class Held:
+class HeldMessage:
     """A message that is ours. `until` and `last` are when its lease ends, and when it ends whatever is done."""
 
     tube: str
@@ -32,13 +32,13 @@ class Held:
     last: float
 
     @property
-    def story(self) -> Story:
+    def story(self) -> MessageStory:
         """What the next message of this very form has to say."""
         held = self.reservation
-        return Story(held.ref, held.losses or 0, held.kicked)
+        return MessageStory(held.ref, held.losses or 0, held.kicked)
 
 
-def received(message: Mapping[str, Any], tube: str, lease: int, asked: float) -> Held:
+def received(message: Mapping[str, Any], tube: str, lease: int, asked: float) -> HeldMessage:
     """The message as a reservation; it was asked for at `asked` (monotonic), with a lease of so many seconds."""
     story, receipt = story_of(message), message["ReceiptHandle"]
     receives = int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1))
@@ -51,7 +51,7 @@ def received(message: Mapping[str, Any], tube: str, lease: int, asked: float) ->
         story.kicked,
         handle_of(tube, receipt),
     )
-    return Held(tube, receipt, reservation, asked + lease, asked + MAX_LEASE)
+    return HeldMessage(tube, receipt, reservation, asked + lease, asked + MAX_LEASE)
 
 
 def handle_of(tube: str, receipt: str) -> str:
@@ -69,17 +69,17 @@ class LeaseBook:
     """What one receiver holds, by the jobs' references. The keeper's thread may extend one while others are read."""
 
     def __init__(self) -> None:
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, HeldMessage] = {}
 
-    def __iter__(self) -> Iterator[Held]:
+    def __iter__(self) -> Iterator[HeldMessage]:
         return iter(list(self._held.values()))
 
-    def add(self, held: Held) -> Reservation:
+    def add(self, held: HeldMessage) -> Reservation:
         """The reservation, which is ours from now on."""
         self._held[held.reservation.ref] = held
         return held.reservation
 
-    def ours(self, reservation: Reservation) -> Held:
+    def ours(self, reservation: Reservation) -> HeldMessage:
         """What is held of it. Raises JobNotFound if it is no longer ours, as far as the clock says."""
         held = self._held.get(reservation.ref)
         if held is None or held.reservation.handle != reservation.handle:
@@ -93,7 +93,7 @@ class LeaseBook:
         """When the first lease ends (monotonic)."""
         return min((held.until for held in self), default=float("inf"))
 
-    def drop(self, held: Held) -> None:
+    def drop(self, held: HeldMessage) -> None:
         """It is not ours any more."""
         self._held.pop(held.reservation.ref, None)
 

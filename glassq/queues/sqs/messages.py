@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from glassq.errors import JobTooBig, QueueError
-from glassq.values import Tube
+from glassq.queues.limits import JobLimits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,13 +30,14 @@ MAX_JOB = (MAX_MESSAGE - _ATTRIBUTES) // 4 * 3
 MAX_DELAY = 900
 # The longest delay and pause there is, in seconds.
 MAX_SECONDS = (1 << 32) - 1
+LIMITS = JobLimits(MAX_JOB, MAX_SECONDS)
 # The one attribute of our messages.
 STORY = "glassq"
 _BASE64 = "base64:"
 _UNFIT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-class Story(msgspec.Struct, frozen=True, omit_defaults=True):
+class MessageStory(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a message knows of the forms that it took the place of.
 
     `ref` is the job's reference ("": the message's own id), `losses` how many attempts were lost before this message
@@ -70,41 +70,18 @@ def bytes_of(text: str) -> bytes:
     return text.encode()
 
 
-def attributes_of(story: Story) -> dict[str, Any]:
+def attributes_of(story: MessageStory) -> dict[str, Any]:
     """The arguments of SendMessage that carry the story; none for the first form of a job."""
-    if story == Story():
+    if story == MessageStory():
         return {}
     value = msgspec.json.encode(story).decode()
     return {"MessageAttributes": {STORY: {"DataType": "String", "StringValue": value}}}
 
 
-def story_of(message: Mapping[str, Any]) -> Story:
+def story_of(message: Mapping[str, Any]) -> MessageStory:
     """The story in a message."""
     value = message.get("MessageAttributes", {}).get(STORY, {}).get("StringValue", "{}")
     try:
-        return msgspec.json.decode(value, type=Story)
+        return msgspec.json.decode(value, type=MessageStory)
     except msgspec.MsgspecError:
-        return Story()
-
-
-def bad_size(body: bytes) -> JobTooBig | None:
-    """Why this is no body."""
-    if len(body) <= MAX_JOB:
-        return None
-    return JobTooBig(f"a job of {len(body)} bytes: {MAX_JOB} are the maximum")
-
-
-def bad_time(seconds: float) -> QueueError | None:
-    """Why this is no delay or pause."""
-    if 0 <= seconds <= MAX_SECONDS:
-        return None
-    return QueueError(f"{seconds:g} seconds: expected 0 to {MAX_SECONDS}")
-
-
-def bad_tube(name: str) -> QueueError | None:
-    """Why this is no tube."""
-    try:
-        Tube(name)
-    except ValueError as error:
-        return QueueError(f"the tube {name!r}: {error}")
-    return None
+        return MessageStory()

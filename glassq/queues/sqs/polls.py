@@ -20,19 +20,19 @@ from glassq.errors import QueueError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from glassq.queues.sqs.leases import Held
+    from glassq.queues.sqs.leases import HeldMessage
 
 
 class Polls:
     """The polls that run, and what they have brought. One thread uses it, beside theirs; `interrupt` is for any."""
 
-    def __init__(self, receive: Callable[[str], list[Held]], give_back: Callable[[Held], None]) -> None:
+    def __init__(self, receive: Callable[[str], list[HeldMessage]], give_back: Callable[[HeldMessage], None]) -> None:
         """`receive` waits at a tube's queue; `give_back` must not raise."""
         self._receive = receive
         self._give_back = give_back
         self._lock = threading.Lock()
         self._running: dict[str, threading.Thread] = {}
-        self._arrived: deque[Held] = deque()
+        self._arrived: deque[HeldMessage] = deque()
         self._failed: QueueError | None = None
         # what comes goes back: nobody waits for it
         self._closed = True
@@ -54,7 +54,7 @@ class Polls:
         """Whether it waits at this tube."""
         return tube in self._running
 
-    def take(self, tubes: Sequence[str]) -> Held | None:
+    def take(self, tubes: Sequence[str]) -> HeldMessage | None:
         """What has come out of one of these tubes; what has come out of others goes back. Raises what a poll raised."""
         with self._lock:
             arrived, self._arrived = list(self._arrived), deque()
@@ -115,7 +115,7 @@ class Polls:
         self._arrived.clear()
 
     def _run(self, tube: str) -> None:
-        found: list[Held] = []
+        found: list[HeldMessage] = []
         failed = None
         try:
             found = self._receive(tube)

@@ -9,7 +9,7 @@ from glassq.errors import QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.again import put_again
 from glassq.queues.base import Receipt, Refusal
 from glassq.queues.shelf import Shelved
-from glassq.queues.sqs.messages import MAX_DELAY, bad_size, bad_time, bad_tube
+from glassq.queues.sqs.messages import LIMITS, MAX_DELAY
 from glassq.queues.sqs.sending import Outgoing, batches, numbers_of, send_batch
 from glassq.queues.sqs.troubles import in_doubt
 
@@ -73,7 +73,7 @@ class SqsProducer:
         answers: dict[int, Receipt | Refusal] = {}
         good = []
         for number, job in enumerate(jobs):
-            if error := bad_size(job.body) or bad_time(job.delay) or bad_tube(job.tube):
+            if error := LIMITS.fault(job.body, job.tube, job.delay):
                 answers[number] = Refusal(job.key, error)
             else:
                 good.append((number, job))

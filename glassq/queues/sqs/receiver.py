@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, QueueError, QueueRefused, QueueUnavailable, WrongTables
 from glassq.queues.shelf import Shelved
-from glassq.queues.sqs.leases import MAX_LEASE, Held, LeaseBook, parts_of, received
-from glassq.queues.sqs.messages import MAX_DELAY, STORY, bad_size, bad_time, bad_tube
+from glassq.queues.sqs.leases import MAX_LEASE, HeldMessage, LeaseBook, parts_of, received
+from glassq.queues.sqs.messages import LIMITS, MAX_DELAY, STORY
 from glassq.queues.sqs.polls import Polls
 from glassq.queues.sqs.sending import Outgoing, send
 from glassq.queues.sqs.tubes import make_queue, tubes_named
@@ -41,7 +41,7 @@ class SqsReceiver:
         self._held = LeaseBook()
         self._polls = Polls(self._poll, self._give_back)
         # came with the end of another job
-        self._next: Held | None = None
+        self._next: HeldMessage | None = None
         # until when a tube need not be asked; where to begin; and whether the last round found nothing
         self._empty_until: dict[str, float] = {}
         self._turn = 0
@@ -142,7 +142,7 @@ class SqsReceiver:
         then: Sequence[str] = (),
         failed: Callable[[QueueError], None] | None = None,
     ) -> str:
-        if error := bad_size(body) or bad_time(delay) or bad_tube(tube):
+        if error := LIMITS.fault(body, tube, delay):
             raise error
         held = self._held.ours(reservation)
         if delay > MAX_DELAY:
@@ -189,7 +189,7 @@ class SqsReceiver:
     def bury(self, reservation: Reservation, body: bytes | None = None, *, then: Sequence[str] = ()) -> str:
         held = self._held.ours(reservation)
         form = reservation.body if body is None else body
-        if error := bad_size(form):
+        if error := LIMITS.bad_size(form):
             raise error
         losses = 0 if body is not None else held.reservation.losses or 0
         ref = self._shelve(Shelved(held.tube, "buried", form, losses=losses))
@@ -237,7 +237,7 @@ class SqsReceiver:
                 self._paused = frozenset(self._shelf.paused())
         return [tube for tube in tubes if tube not in self._paused]
 
-    def _look(self, tubes: Sequence[str], *, anew: bool) -> Held | None:
+    def _look(self, tubes: Sequence[str], *, anew: bool) -> HeldMessage | None:
         """The next job that is there, out of one tube after the other; with `anew`, also of those just found empty."""
         missing: list[WrongTables] = []
         for tube in self._in_turn(self._open(tubes)):
@@ -264,7 +264,7 @@ class SqsReceiver:
         first = self._turn % len(tubes) if tubes else 0
         return tubes[first:] + tubes[:first]
 
-    def _poll(self, tube: str) -> list[Held]:
+    def _poll(self, tube: str) -> list[HeldMessage]:
         """What comes at this tube while one waits at the server. In a thread of its own."""
         try:
             return self._receive(tube, self._client.place.poll)
@@ -273,7 +273,7 @@ class SqsReceiver:
             self._over.wait(self._client.place.poll)
             return []
 
-    def _receive(self, tube: str, wait: int) -> list[Held]:
+    def _receive(self, tube: str, wait: int) -> list[HeldMessage]:
         asked = time.monotonic()
         client = self._client
         answer = client.call(
@@ -290,7 +290,7 @@ class SqsReceiver:
         asked = max(asked, time.monotonic() - client.timeout)
         return [received(message, tube, self._lease, asked) for message in answer.get("Messages", ())]
 
-    def _end(self, held: Held, then: Sequence[str], meanwhile: Callable[[], None] | None = None) -> None:
+    def _end(self, held: HeldMessage, then: Sequence[str], meanwhile: Callable[[], None] | None = None) -> None:
         """Deletes the message, while the next one is received. Raises QueueError; it is worked twice then."""
         self._held.drop(held)
         if not then and meanwhile is None:
@@ -318,7 +318,7 @@ class SqsReceiver:
         if failed:
             raise failed[0]
 
-    def _delete(self, held: Held) -> None:
+    def _delete(self, held: HeldMessage) -> None:
         client = self._client
         # nobody else has it, as far as our clock says: what the service calls stale has been deleted by the first try
         with suppress(JobNotFound):
@@ -328,12 +328,12 @@ class SqsReceiver:
         [ref] = self._shelf.put([row])
         return ref
 
-    def _give_back(self, held: Held) -> None:
+    def _give_back(self, held: HeldMessage) -> None:
         """A job that nobody was given. What cannot be said to the service is over with its lease."""
         with suppress(QueueError):
             self._put_back(held)
 
-    def _put_back(self, held: Held) -> None:
+    def _put_back(self, held: HeldMessage) -> None:
         """Ready again, with no loss: as a new message, since another receive of this one would count as a loss."""
         try:
             send(self._client, held.tube, Outgoing(held.reservation.body, story=held.story))

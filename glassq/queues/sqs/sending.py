@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from glassq.errors import QueueError, QueueRefused
-from glassq.queues.sqs.messages import MAX_BATCH, MAX_DELAY, MAX_MESSAGE, Story, attributes_of, text_of
-from glassq.queues.sqs.troubles import Unanswered
+from glassq.queues.sqs.messages import MAX_BATCH, MAX_DELAY, MAX_MESSAGE, MessageStory, attributes_of, text_of
+from glassq.queues.sqs.troubles import AnswerMissing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ class Outgoing(NamedTuple):
 
     body: bytes
     delay: float = 0.0
-    story: Story = Story()
+    story: MessageStory = MessageStory()
 
 
 def send(client: SqsClient, tube: str, message: Outgoing) -> str:
@@ -62,7 +62,7 @@ def send_batch(
     for failure in answer.get("Failed", ()):
         found[int(failure["Id"])] = _refused(failure)
     # an answer that leaves one out says nothing about it
-    lost = Unanswered("the answer does not say what became of it")
+    lost = AnswerMissing("the answer does not say what became of it")
     return {number: found.get(number, lost) for number in numbers_of(entries)}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.shelf import Shelved, id_of
-from glassq.queues.sqs.messages import MAX_DELAY, Story, bad_size, bad_time, bad_tube
+from glassq.queues.sqs.messages import LIMITS, MAX_DELAY, MessageStory
 from glassq.queues.sqs.sending import Outgoing, batches, send, send_batch
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class ShelfChanger:
         """The job's new reference, or why it is as it was."""
         job = change.job
         body, tube = job.body if change.body is None else change.body, change.tube or job.tube
-        if error := bad_size(body) or bad_tube(tube) or bad_time(change.delay):
+        if error := LIMITS.fault(body, tube, change.delay):
             return error
         row = self._seen(job)
         if row is None:
@@ -66,7 +66,7 @@ class ShelfChanger:
             if change.state == "ready" or (change.state == "delayed" and change.delay <= MAX_DELAY):
                 delay = change.delay if change.state == "delayed" else 0.0
                 kicked = as_it_is and change.state == "ready"
-                return self._send(row, tube, Outgoing(body, delay, Story(kicked=kicked)))
+                return self._send(row, tube, Outgoing(body, delay, MessageStory(kicked=kicked)))
             due = time.time() + change.delay if change.state == "delayed" else 0.0
             new = Shelved(tube, "buried" if change.state == "buried" else "delayed", body, due)
             return self._shelf.replace(row, new) or _gone(job)
@@ -89,7 +89,7 @@ class ShelfChanger:
         return Shelved(job.tube, "buried" if job.state == "buried" else "delayed", job.body, id=number)
 
     def _insert(self, form: NewForm) -> str | QueueError:
-        if error := bad_size(form.body) or bad_tube(form.tube) or bad_time(form.delay):
+        if error := LIMITS.fault(form.body, form.tube, form.delay):
             return error
         try:
             if form.state == "buried":
@@ -162,7 +162,7 @@ class ShelfMover:
 
 def _outgoing(row: Shelved) -> Outgoing:
     delay = min(MAX_DELAY, max(0.0, row.due - time.time()))
-    return Outgoing(row.body, delay, Story(losses=row.losses, kicked=row.kicked))
+    return Outgoing(row.body, delay, MessageStory(losses=row.losses, kicked=row.kicked))
 
 
 def _gone(job: Job) -> JobNotFound:

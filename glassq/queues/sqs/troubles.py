@@ -53,7 +53,7 @@ _CREDENTIALS = (
 _REACH = "see whether this host reaches the endpoint of the region: route, firewall, VPC endpoint, proxy"
 
 
-class Unanswered(QueueUnavailable):
+class AnswerMissing(QueueUnavailable):
     """The service has answered, and has not said what became of one message."""
 
 
@@ -84,7 +84,7 @@ def in_doubt(error: QueueError) -> bool:
     """Whether what was sent may have happened though this came back."""
     if not isinstance(error, QueueUnavailable) or isinstance(error.__cause__, _NEVER_SENT):
         return False
-    if isinstance(error, Unanswered):
+    if isinstance(error, AnswerMissing):
         return True
     # a time that was over before anything was sent has no cause
     return error.__cause__ is not None and not _refused(code_of(error.__cause__))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import RefreshError
 from google.oauth2.credentials import Credentials
 
 from tests.conftest import ROOT
@@ -109,6 +110,12 @@ def test_queues_are_shown_paused_resumed_and_purged(client: tasks_v2.CloudTasksC
     assert [queue.name for queue in client.list_queues(parent="projects/p/locations/l")][1] == parent
     client.purge_queue(name=parent)
     assert not list(client.list_tasks(parent=parent))
+
+
+def test_a_wrong_token_in_the_credentials_is_one_that_they_cannot_renew(tcp: Tasks) -> None:
+    client = connected(tcp, Credentials("wrong"))  # type: ignore[no-untyped-call]
+    with pytest.raises(RefreshError):
+        client.list_tasks(parent=client.queue_path("p", "l", "mail"))
 
 
 def test_a_token_may_come_as_metadata_and_without_one_nothing_is_done(tcp: Tasks) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glassq.queues.sqs.messages import MAX_JOB, MAX_MESSAGE, Story, attributes_of, bytes_of, story_of, text_of
+from glassq.queues.sqs.messages import MAX_JOB, MAX_MESSAGE, MessageStory, attributes_of, bytes_of, story_of, text_of
 from glassq.queues.sqs.names import MAX_NAME, is_hashed, queue_name, tube_of
 from glassq.queues.sqs.place import SqsPlace, place_of
 from glassq.values import QueueUrl
@@ -71,15 +71,15 @@ def test_a_delivery_that_is_text_goes_as_it_is() -> None:
 
 
 def test_the_largest_job_fits_whatever_its_bytes() -> None:
-    story = attributes_of(Story("x" * 36, 100, True))
+    story = attributes_of(MessageStory("x" * 36, 100, True))
     size = len(text_of(b"\0" * MAX_JOB)) + len(str(story))
     assert MAX_MESSAGE - 2048 < size <= MAX_MESSAGE
 
 
-@pytest.mark.parametrize("story", [Story(), Story("r", 3, True), Story(losses=1)])
-def test_a_story_goes_with_the_message(story: Story) -> None:
+@pytest.mark.parametrize("story", [MessageStory(), MessageStory("r", 3, True), MessageStory(losses=1)])
+def test_a_story_goes_with_the_message(story: MessageStory) -> None:
     assert story_of(attributes_of(story)) == story
-    assert story_of({"MessageAttributes": {"glassq": {"StringValue": "nonsense"}}}) == Story()
+    assert story_of({"MessageAttributes": {"glassq": {"StringValue": "nonsense"}}}) == MessageStory()
 
 
 @pytest.mark.parametrize(
