@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.proxy import Proxy
-from tests.queues.conformance.engines import ENGINES, Engine
+from tests.queues.conformance.engines import ENGINES
 from tests.queues.conformance.roles import Roles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.queues.conformance.engine import Engine
 
 
 @pytest.fixture(scope="session", params=ENGINES)

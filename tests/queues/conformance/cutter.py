@@ -10,7 +10,7 @@ from tests.proxy import Proxy, Way
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.queues.conformance.engines import Engine
+    from tests.queues.conformance.engine import Engine
 
 # What takes more messages than this goes round in a circle.
 ENDLESS = 200

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from glassq.queues.base import ALL_STATES, NewJob, Receipt
 from tests.conftest import wait_for
-from tests.queues.conformance.engines import LEASE, TIMEOUT
+from tests.queues.conformance.engine import LEASE, TIMEOUT
 
 if TYPE_CHECKING:
     from glassq.queues import Inspector, Producer, Receiver
     from glassq.queues.base import Job, Reservation, State, TubeCounts, WaitingState
-    from tests.queues.conformance.engines import Engine
+    from tests.queues.conformance.engine import Engine
 
 Role = TypeVar("Role", "Producer", "Receiver", "Inspector")
 

@@ -6,7 +6,7 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING
 
-from tests.queues.conformance.engines import TIMEOUT, Engine
+from tests.queues.conformance.engine import TIMEOUT, Engine
 from tests.queues.conformance.roles import Roles
 from tests.queues.conformance.summary import SAYS
 

@@ -24,14 +24,14 @@ from glassq.queues.base import (
 )
 from tests.conftest import wait_for
 from tests.proxy import FREEZE
-from tests.queues.conformance.engines import TIMEOUT
+from tests.queues.conformance.engine import TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from glassq.queues import Inspector
     from tests.proxy import Proxy
-    from tests.queues.conformance.engines import Engine
+    from tests.queues.conformance.engine import Engine
     from tests.queues.conformance.roles import Roles
 
 WAITING: tuple[WaitingState, ...] = get_args(WaitingState)

@@ -14,14 +14,14 @@ from glassq.queues.base import NewJob, Receipt, Refusal
 from tests.conftest import wait_for
 from tests.proxy import FREEZE, PASS
 from tests.queues.conformance.cutter import cut_at_each_message
-from tests.queues.conformance.engines import TIMEOUT
+from tests.queues.conformance.engine import TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from glassq.queues import Producer
     from tests.proxy import Proxy
-    from tests.queues.conformance.engines import Engine
+    from tests.queues.conformance.engine import Engine
     from tests.queues.conformance.roles import Roles
 
 

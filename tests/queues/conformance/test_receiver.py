@@ -12,7 +12,7 @@ from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, Queu
 from glassq.queues.base import NewJob
 from tests.conftest import wait_for
 from tests.proxy import BACK, FREEZE, PASS, Fault
-from tests.queues.conformance.engines import TIMEOUT
+from tests.queues.conformance.engine import TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from glassq.queues import Receiver
     from glassq.queues.base import Reservation
     from tests.proxy import Proxy
-    from tests.queues.conformance.engines import Engine
+    from tests.queues.conformance.engine import Engine
     from tests.queues.conformance.roles import Roles
 
     Settle = Callable[[Roles, Receiver, Reservation], object]

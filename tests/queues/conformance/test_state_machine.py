@@ -21,7 +21,7 @@ from glassq.errors import JobNotFound, QueueUnavailable
 from glassq.queues.base import ALL_STATES, NewJob, Receipt, WaitingState
 from tests.conftest import wait_for
 from tests.queues.conformance.cutter import BOTH_WAYS, Cutter
-from tests.queues.conformance.engines import TIMEOUT
+from tests.queues.conformance.engine import TIMEOUT
 from tests.queues.conformance.roles import Roles
 from tests.thorough import examples
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from glassq.queues import Receiver
     from glassq.queues.base import Job, Reservation, State
     from tests.proxy import Way
-    from tests.queues.conformance.engines import Engine
+    from tests.queues.conformance.engine import Engine
 
 # Long enough never to be over while an example runs, in seconds.
 DELAY = 3600
