@@ -35,8 +35,8 @@ RUN = [
 FAST = ["gunicorn_h1c>=0.6.10"]
 # a queue that is PostgreSQL; libpq comes with it
 POSTGRES = ["psycopg[binary]>=3.2"]
-# large bodies in s3://
-AWS = ["boto3>=1.35"]
+# a queue at Amazon SQS, whose calls have a time of their own since this version of botocore; large bodies in s3://
+AWS = ["boto3>=1.44"]
 # examples/glassware is a Flask program
 EXAMPLE = ["flask>=3.0"]
 TEST = [

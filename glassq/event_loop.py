@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from glassq import descriptors
 from glassq.log import fields, logger
 
 if TYPE_CHECKING:
@@ -77,6 +78,10 @@ class _LoopThread:
         self._asked = 0.0
         self._logged = 0.0
         self._stopped = False
+        # those of asyncio's own loop; another kind of loop may have others
+        for name in ("_selector", "_ssock", "_csock"):
+            if (part := getattr(self._loop, name, None)) is not None:
+                descriptors.own(part, "the event loop")
         self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
         self._thread.start()
 
@@ -138,6 +143,7 @@ class _LoopThread:
             try:
                 self._loop.run_forever()
             except BaseException:
+                descriptors.check()
                 # a task that raised SystemExit, say: the others go on
                 log.exception("a task of a handler ended the event loop: it goes on")
         self._loop.close()

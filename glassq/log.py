@@ -23,6 +23,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
+from glassq import descriptors
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -107,8 +109,8 @@ class _Output:
     """The output of glassq's own lines. Before `setup` it is empty, and they go to Python's `logging`."""
 
     handler: logging.Handler | None = None
-    # the stream, if `release` must close it
-    stream: TextIO | None = None
+    # the stream's copy, if `release` must close it
+    copy: _Copy | None = None
 
 
 _output = _Output()
@@ -287,13 +289,13 @@ def setup(level: str = "info", stream: TextIO | None = None, *, form: str = "tex
         setattr(logging, name, None)
     others = _ForeignLines(stream or sys.stderr)
     own = _duplicate(others.stream)
-    ours = _Lines(own or others.stream)
+    ours = _OwnLines(own, others.stream) if own else _Lines(others.stream)
     in_journal = bool(journal) and journal == _identity(others.stream)
     formatter = JsonFormatter() if form == "json" else Formatter(stamped=not in_journal)
     for handler in (others, ours):
         handler.setFormatter(_WithPriority(formatter) if in_journal else formatter)
     ours.setLevel(level.upper())
-    before, _output.handler, _output.stream = _output.stream, ours, own
+    before, _output.handler, _output.copy = _output.copy, ours, own
     if before is not None:
         before.close()
     logging.basicConfig(level=level.upper(), handlers=[others], force=True)
@@ -307,19 +309,70 @@ def setup(level: str = "info", stream: TextIO | None = None, *, form: str = "tex
 
 def release() -> None:
     """Undoes `setup` for glassq's lines: they go where the program sends any library's lines."""
-    before, _output.handler, _output.stream = _output.stream, None, None
+    before, _output.handler, _output.copy = _output.copy, None, None
     if before is not None:
         before.close()
 
 
-def _duplicate(stream: TextIO) -> TextIO | None:
-    """The same file under its own descriptor, so that glassq's lines survive a closed or replaced `stream`.
+class _Copy:
+    """The file of a stream, under a descriptor of its own: glassq's lines survive a closed or replaced stream."""
 
-    None if `stream` is not a file.
-    """
+    def __init__(self, descriptor: int, encoding: str) -> None:
+        self._descriptor = descriptor
+        self._identity = descriptors.identity_of(descriptor)
+        # Never closed by Python itself: who closes a descriptor that a handler has closed closes another file.
+        self.stream = open(  # noqa: SIM115
+            descriptor, "w", buffering=1, encoding=encoding, errors="backslashreplace", closefd=False
+        )
+        descriptors.own(self, "the log")
+
+    def fileno(self) -> int:
+        """Its descriptor; -1 once it is closed."""
+        return self._descriptor
+
+    def whole(self) -> bool:
+        """Whether the descriptor still leads to the file that was opened."""
+        with suppress(OSError):
+            return descriptors.identity_of(self._descriptor) == self._identity
+        return False
+
+    def is_same(self, stream: TextIO) -> bool:
+        """Whether this stream leads to the same file."""
+        with suppress(AttributeError, OSError, ValueError):
+            return descriptors.identity_of(stream.fileno()) == self._identity
+        return False
+
+    def close(self) -> None:
+        """Closes it, if it is still ours."""
+        descriptor, whole = self._descriptor, self.whole()
+        self._descriptor = -1
+        with suppress(OSError):
+            self.stream.close()
+        if whole:
+            os.close(descriptor)
+
+
+class _OwnLines(_Lines):
+    """Writes glassq's own lines to a copy of the log's descriptor; see `descriptors`."""
+
+    def __init__(self, copy: _Copy, other: TextIO) -> None:
+        """`other` gets the lines once a handler has closed the copy, if it still leads to the same file."""
+        super().__init__(copy.stream)
+        self._copy = copy
+        self._other = other
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.stream is self._copy.stream and not self._copy.whole():
+            if not self._copy.is_same(self._other):
+                return
+            self.stream = self._other
+        super().emit(record)
+
+
+def _duplicate(stream: TextIO) -> _Copy | None:
+    """A copy of the stream's descriptor; None if the stream is not a file."""
     try:
-        encoding, descriptor = stream.encoding, os.dup(stream.fileno())
-        return open(descriptor, "w", buffering=1, encoding=encoding, errors="backslashreplace")  # noqa: PTH123
+        return _Copy(descriptors.aside(os.dup(stream.fileno())), stream.encoding)
     except (AttributeError, OSError, ValueError):
         return None
 

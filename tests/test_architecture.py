@@ -30,6 +30,7 @@ EVERYTHING = frozenset(
         "daemons",
         "due",
         "database",
+        "descriptors",
         "delivery",
         "errors",
         "envelope",
@@ -84,15 +85,16 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "stop_signals": frozenset(),
     "standard_webhooks": frozenset(),
     "connections": frozenset({"errors"}),
-    "database": frozenset({"backoff", "connections", "errors", "log", "values"}),
+    "database": frozenset({"descriptors", "backoff", "connections", "errors", "log", "values"}),
     "excerpts": frozenset(),
     "edited": frozenset({"errors"}),
-    "event_loop": frozenset({"log"}),
+    "event_loop": frozenset({"descriptors", "log"}),
     "files": frozenset(),
     "handler": frozenset({"errors"}),
     "headers": frozenset(),
     "metrics": frozenset({"log", "values"}),
-    "log": frozenset(),
+    "descriptors": frozenset(),
+    "log": frozenset({"descriptors"}),
     "mask": frozenset(),
     "values": frozenset(),
     "systemd": frozenset(),
@@ -118,13 +120,15 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         {"bodies", "errors", "event_loop", "excerpts", "handler", "log", "delivery", "policy", "settings", "values"}
     ),
     "loading": frozenset({"errors", "excerpts", "handler", "log", "named", "policy", "routes", "settings", "values"}),
-    "queues": frozenset({"connections", "database", "envelope", "errors", "files", "host", "settings", "values"}),
+    "queues": frozenset(
+        {"descriptors", "connections", "database", "envelope", "errors", "files", "host", "settings", "values"}
+    ),
     "sources": frozenset(
         {"backoff", "content", "errors", "files", "https_get", "log", "mistakes", "named", "settings"}
         | {"standard_webhooks"}
     ),
     "https_get": frozenset(),
-    "ledger": frozenset({"backoff", "database", "errors", "log", "settings", "values"}),
+    "ledger": frozenset({"descriptors", "backoff", "database", "errors", "log", "settings", "values"}),
     "startcheck": frozenset({"errors", "log"}),
     "http": frozenset({"errors", "log", "values"}),
     "bodies": frozenset({"database", "delivery", "errors", "excerpts", "files", "journal", "log", "queues", "settings"})
@@ -135,7 +139,20 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         | {"bodies", "files", "http", "journal", "startcheck"}
     ),
     "worker": frozenset(
-        {"hooks", "errors", "excerpts", "log", "mask", "delivery", "settings", "values", "host", "in_effect", "routes"}
+        {
+            "descriptors",
+            "hooks",
+            "errors",
+            "excerpts",
+            "log",
+            "mask",
+            "delivery",
+            "settings",
+            "values",
+            "host",
+            "in_effect",
+            "routes",
+        }
         | {"bodies", "causes", "queues", "ledger", "metrics", "systemd", "backoff", "event_loop", "lifecycle", "policy"}
     ),
     "handlers": frozenset(

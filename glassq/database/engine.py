@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from glassq import descriptors
 from glassq.database import locks
 from glassq.database.plain import file_of
 from glassq.errors import SettingsError
@@ -178,6 +179,7 @@ class ReopeningEngine:
         self._opened = opened
         self._what = what
         self._engine: Engine | None = None
+        self._descriptors: list[descriptors.Descriptor] = []
         self._identity: tuple[int, int] | None = None
 
     def engine(self) -> Engine:
@@ -186,15 +188,23 @@ class ReopeningEngine:
             log.warning("%s was moved or removed: another one is begun %s", self._what, fields(file=self._file))
             self.close()
         if self._engine is None:
-            self._engine = self._opened(self._url)
+            self._engine = self._open()
             self._identity = self._stat()
         return self._engine
 
     def close(self) -> None:
         """Closes the connections; the next call of `engine` opens others."""
-        engine, self._engine = self._engine, None
+        engine, self._engine, self._descriptors = self._engine, None, []
         if engine is not None:
             engine.dispose()
+
+    def _open(self) -> Engine:
+        """Opens it; SQLite's descriptors, of the file and those beside it, are ours from now on."""
+        if self._file is None:
+            return self._opened(self._url)
+        files = [self._file.with_name(self._file.name + beside) for beside in ("", "-wal", "-shm")]
+        engine, self._descriptors = descriptors.own_opened(lambda: self._opened(self._url), files, f"the {self._what}")
+        return engine
 
     def _stat(self) -> tuple[int, int] | None:
         """Device and inode of the file; None if there is none."""

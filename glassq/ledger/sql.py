@@ -19,7 +19,7 @@ import msgspec
 import sqlalchemy as sa
 from msgspec.structs import astuple, replace
 
-from glassq import backoff
+from glassq import backoff, descriptors
 from glassq.database.engine import ReopeningEngine, reason_of
 from glassq.database.plain import stamp
 from glassq.database.pruning import Pruning
@@ -246,6 +246,8 @@ class _Writer:
         rows = _rows(entries)
         if not rows:
             return
+        # not into what a handler has put in the place of the file
+        descriptors.check()
         with self._database.engine().begin() as connection:
             if connection.dialect.name == "sqlite":
                 # Without SQLAlchemy's work for each value, which takes twice as long as SQLite's for all of them; and

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glassq import descriptors
 from glassq.values import Rate
 
 if TYPE_CHECKING:
@@ -282,9 +283,15 @@ class ProcessLock:
     def __init__(self) -> None:
         # the kernel knows processes only
         self._threads = threading.Lock()
-        self._file, path = tempfile.mkstemp(prefix="glassq-lock-")
+        made, path = tempfile.mkstemp(prefix="glassq-lock-")
         Path(path).unlink()
+        self._file = descriptors.aside(made)
         weakref.finalize(self, os.close, self._file)
+        descriptors.own(self, "the lock of the limits")
+
+    def fileno(self) -> int:
+        """The descriptor of its file."""
+        return self._file
 
     def acquire(self, timeout: float) -> bool:
         """Takes the lock; False if another process still has it after `timeout` seconds."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
+from glassq import descriptors
 from glassq.log import fields, logger
 from glassq.worker import processes
 from glassq.worker.layout import State
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
+# The exit code of a child that cannot trust its descriptors any more; its last words (`Slot.problem`) say which.
+EX_ROBBED = 80
 # Children start together. This share of jitter prevents that all are recycled together.
 RECYCLE_JITTER = 0.1
 # Memory and signal handlers are checked between two jobs, at most once in this time, in seconds: with short handlers, a
@@ -104,6 +107,9 @@ def run(
     lease.start_keeper(cold=lambda: stop.cold, orphaned=stop.drain)
     try:
         consumer.run(stopping)
+    except BaseException:
+        descriptors.check()
+        raise
     finally:
         slot.state(State.STOPPING)
         lease.stop_keeper()
@@ -119,6 +125,7 @@ def run(
 def begin(slot: Slot, close_inherited: Callable[[], None]) -> None:
     """What every child does first. `close_inherited` closes our connections in a process that a handler forks."""
     setproctitle(title_of(slot.index))
+    descriptors.tell(lambda lost: _end_robbed(slot, lost))
     # its threads look as well, but not often
     processes.end_with_parent()
     if sys.__stderr__ is not None:
@@ -126,6 +133,12 @@ def begin(slot: Slot, close_inherited: Callable[[], None]) -> None:
     # The garbage collector leaves objects from before the fork alone, so that their pages stay shared.
     gc.freeze()
     _watch_forks(close_inherited)
+
+
+def _end_robbed(slot: Slot, lost: str) -> None:
+    """Ends this process before it writes into what is not its own. The parent records its attempts as lost."""
+    slot.problem(f"a handler closed or replaced descriptors that are not its own: {lost}")
+    os._exit(EX_ROBBED)
 
 
 def job_limit(max_jobs: int) -> int:
@@ -147,6 +160,7 @@ def _watch_forks(close_inherited: Callable[[], None]) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
 
     def disown() -> None:
+        descriptors.tell(None)
         close_inherited()
         for number in ours:
             signal.signal(number, signal.SIG_DFL)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from glassq import backoff
 from glassq.log import fields, logger
 from glassq.worker import leftovers
+from glassq.worker.child import EX_ROBBED
 from glassq.worker.fork import fork
 from glassq.worker.health import Health
 from glassq.worker.layout import State
@@ -214,7 +215,8 @@ class Children:
         how = how_it_ended(code)
         out_of_memory = self._out_of_memory.killed() and code == -signal.SIGKILL
         known: dict[str, object] = {"pid": child.pid, "how": how, "worked": status.worked}
-        if why := child.kill_reason or ("the machine ran out of memory" if out_of_memory else ""):
+        robbed = status.problem if code == EX_ROBBED else ""
+        if why := child.kill_reason or robbed or ("the machine ran out of memory" if out_of_memory else ""):
             known["why"] = why
         attempts = self._scoreboard.attempts(child.slot.index)
         # nobody knows which one of several was its end

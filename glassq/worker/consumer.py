@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from glassq import backoff, lifecycle
+from glassq import backoff, descriptors, lifecycle
 from glassq import delivery as envelope
 from glassq.errors import DamagedDelivery, JobNotFound, JobTooBig, NoProof, QueueError, QueueRefused
 from glassq.log import bind_context, fields, logger
@@ -114,6 +114,7 @@ class Consumer:
                 _pause(ceiling, stopping, at_least=ceiling / 2)
                 failures, poll = 0, 0
             except QueueError as error:
+                descriptors.check()
                 failures, poll = failures + 1, 0
                 # The parent logs it once for all children.
                 self._slot.problem(str(error))

@@ -132,6 +132,7 @@ class Executor:
             finally:
                 self._end_if_forked()
                 self._lease.forbid_interrupts()
+                self._lease.check_descriptors()
             done = _carrying(delivery, context)
             return Attempt(done, outcomes.done(result), time.monotonic() - started, None, at, None, *keys)
         except self._passing:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from typing import TYPE_CHECKING
 
+from glassq import descriptors
 from glassq.errors import DeadlineExceeded, Interrupted, JobNotFound, LeaseLost, QueueError
 from glassq.log import fields, logger
 from glassq.worker.processes import seconds_since_boot
@@ -66,6 +67,10 @@ class LaneLease:
     def forbid_interrupts(self) -> None:
         """See `Lease.forbid_interrupts`."""
         self._stop = None
+
+    def check_descriptors(self) -> None:
+        """See `Lease.check_descriptors`. Not those of other lanes: the child itself looks at all, often."""
+        descriptors.check(threading.get_ident())
 
     def end_leftovers(self, _error: BaseException) -> None:
         """Does nothing: nobody knows which of the lanes has started a process."""

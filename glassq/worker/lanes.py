@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from glassq import descriptors
 from glassq.log import fields, logger
 from glassq.worker import child
 from glassq.worker.layout import State
@@ -159,6 +160,7 @@ class Lanes:
         try:
             lane.consumer.run(lambda: self._stopping(lane))
         except BaseException:
+            descriptors.check()
             log.exception("lane failed")
         finally:
             # the process lives on, and so would the lane's claims
@@ -204,6 +206,7 @@ def run(lanes: Lanes, loop: EventLoop, ledger: Ledger, slot: Slot, *, max_jobs: 
 def _beat(lanes: Lanes, loop: EventLoop, slot: Slot, stop: child.Stop) -> None:
     """What the main thread does again and again."""
     slot.beat()
+    descriptors.check()
     lanes.reap()
     if stop.draining:
         lanes.drain()

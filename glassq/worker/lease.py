@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING
 
+from glassq import descriptors
 from glassq.errors import DeadlineExceeded, Interrupt, Interrupted, JobNotFound, LeaseLost, QueueError
 from glassq.log import fields, logger
 from glassq.worker import leftovers
@@ -121,6 +122,10 @@ class Lease:
         """The handler has ended: no interrupt from now on."""
         self._armed = False
 
+    def check_descriptors(self) -> None:
+        """Ends the process if the handler has closed descriptors that are ours."""
+        descriptors.check()
+
     def end(self) -> None:
         """Ends the lease: it is not extended any more. Waits for an extension that is under way."""
         self._armed = False
@@ -149,6 +154,7 @@ class Lease:
         while not self._stopped:
             idle = self._pause(idle)
             self._slot.beat()
+            descriptors.check()
             self._watch_loop()
             # not the parent at the keeper's start: it may have died while the handlers were loaded
             if os.getppid() != self._slot.parent:

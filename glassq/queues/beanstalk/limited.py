@@ -7,6 +7,8 @@ import struct
 import time
 from typing import Any
 
+from glassq import descriptors
+
 # The kernel's limit is only set again if it is wrong by more than this, in seconds.
 _SLACK = 0.05
 
@@ -21,6 +23,7 @@ class LimitedSocket(socket.socket):
     def __init__(self, plain: socket.socket) -> None:
         super().__init__(fileno=plain.detach())
         self.setblocking(True)
+        descriptors.own(self, "a connection to the queue", shared=False)
         self._seconds = 0.0
         self._deadline = 0.0
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from glassq.queues.shelf import Shelf
     from glassq.queues.sqs.client import SqsClient
 
+# A message is received for so long at first, in seconds; the first extension makes that a whole lease. So what a killed
+# process had received and not begun, or a poll of it got when it was gone, is seen again soon.
+FIRST = 60
 # A tube that was found empty is not asked again for so long, in seconds, while others may have jobs.
 EMPTY = 1.0
 # How long it is taken for granted that a queue is still missing, in seconds.
@@ -38,6 +41,7 @@ class SqsReceiver:
         self._client = client
         self._shelf = shelf
         self._lease = max(1, min(math.ceil(lease), MAX_LEASE))
+        self._first = min(self._lease, FIRST)
         self._held = LeaseBook()
         self._polls = Polls(self._poll, self._give_back)
         # came with the end of another job
@@ -57,7 +61,7 @@ class SqsReceiver:
             ahead, self._next = self._next, None
             return self._held.add(ahead)
         # in time to extend what else is held
-        until = min(time.monotonic() + wait, self._held.soonest() - self._lease / 3)
+        until = min(time.monotonic() + wait, self._held.soonest() - self._first / 3)
         held = self._polls.take(self._open(tubes, anew=wait <= 0))
         if held is None and (wait <= 0 or not self._idle):
             held = self._look(tubes, anew=wait <= 0)
@@ -281,14 +285,14 @@ class SqsReceiver:
             within=wait + client.timeout,
             **client.of(tube),
             MaxNumberOfMessages=1,
-            VisibilityTimeout=self._lease,
+            VisibilityTimeout=self._first,
             WaitTimeSeconds=wait,
             AttributeNames=["ApproximateReceiveCount"],
             MessageAttributeNames=[STORY],
         )
         # an answer is under way for less than a call may take: the service gave the lease after that
         asked = max(asked, time.monotonic() - client.timeout)
-        return [received(message, tube, self._lease, asked) for message in answer.get("Messages", ())]
+        return [received(message, tube, self._first, asked) for message in answer.get("Messages", ())]
 
     def _end(self, held: HeldMessage, then: Sequence[str], meanwhile: Callable[[], None] | None = None) -> None:
         """Deletes the message, while the next one is received. Raises QueueError; it is worked twice then."""

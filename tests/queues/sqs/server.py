@@ -20,7 +20,7 @@ import socket
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ from moto.sqs.models import sqs_backends
 from tests.queues.sqs.faults import Faults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from moto.sqs.models import Message, Queue
 
@@ -46,6 +46,8 @@ _SETTLES = ("DeleteMessage", "ChangeMessageVisibility")
 _BAD_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # How often a long poll looks for what becomes visible by itself, in seconds.
 _TICK = 0.05
+# The id of a delivery, which stands in the text of its message: a UUID of version 7.
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
 class HostileFront:
@@ -57,6 +59,8 @@ class HostileFront:
         self.faults = Faults()
         self._random = random.Random(0)
         self.calls: Counter[str] = Counter()
+        # by the id of a delivery: what was done to its messages that may have it worked twice
+        self._done_to: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._waiting: Counter[str] = Counter()
 
     def answer(self, environ: Environ, body: bytes, client: socket.socket) -> Answer:
@@ -77,6 +81,8 @@ class HostileFront:
                 if body:
                     self.calls.clear()
                 return 200, json.dumps(found).encode()
+            if path == "/glassq/done-to":
+                return 200, json.dumps(self._done_to).encode()
             if path == "/glassq/remove":
                 self._remove(json.loads(body))
                 return 200, b"{}"
@@ -131,16 +137,41 @@ class HostileFront:
             before = draw() < faults.cut_before
             throttled, broken, late = draw() < faults.throttle, draw() < faults.broken, draw() < faults.late
             cut = draw() < faults.cut
+            for happened, what in ((before, "cut before"), (throttled, "throttled"), (broken, "503"), (late, "late")):
+                self.calls[what] += happened
         if before:
             return 0, b""
         if throttled:
             return _error(400, "ThrottlingException", "Rate exceeded")
         if broken:
             return _error(503, "ServiceUnavailable", "The service is overloaded")
+        concerned = self._concerned(action, asked)
         answer = self._carried_out(action, asked, environ, client)
         if late:
             time.sleep(random.random())
-        return (0, b"") if cut else answer
+        if not cut:
+            return answer
+        if action == "ReceiveMessage" and b'"Messages"' in answer[1]:
+            concerned = [found["Body"] for found in json.loads(answer[1])["Messages"]]
+        self._note(concerned, f"the answer to {action} was cut off")
+        return 0, b""
+
+    def _concerned(self, action: str, asked: dict[str, Any]) -> list[str]:
+        """The texts of the messages that a call is about."""
+        if action in _PUTS:
+            return [message.get("MessageBody", "") for message in asked.get("Entries", [asked])]
+        if action in _SETTLES:
+            with self._changed:
+                message = _of_handle(asked)
+                return [message.body] if message is not None else []
+        return []
+
+    def _note(self, texts: Iterable[str], what: str) -> None:
+        with self._changed:
+            self.calls[what] += 1
+            for text in texts:
+                if found := _ID.search(text):
+                    self._done_to[found[0]][what] += 1
 
     def _carried_out(self, action: str, asked: dict[str, Any], environ: Environ, client: socket.socket) -> Answer:
         if action == "ReceiveMessage":
@@ -172,8 +203,10 @@ class HostileFront:
             if action == "ChangeMessageVisibility" and message.visible:
                 return _error(400, "AWS.SimpleQueueService.MessageNotInflight", "The message is not in flight.")
             if action == "DeleteMessage" and self._random.random() < self.faults.undelete:
-                self.calls["deletes that were forgotten"] += 1
+                self._note([message.body], "a delete was forgotten")
                 return 200, b"{}"
+            if action == "DeleteMessage" and message.visible:
+                self._note([message.body], "its lease had ended")
         return None
 
     def _receive(self, asked: dict[str, Any], environ: Environ, client: socket.socket) -> Answer:
@@ -207,7 +240,7 @@ class HostileFront:
         for message in queue._messages:
             if message.id in given:
                 message.visible_at = 0.0
-                self.calls["messages that stayed visible"] += 1
+                self._note([message.body], "a message was given out twice")
 
     def _pass_on(self, action: str, asked: dict[str, Any], environ: Environ) -> Answer:
         body = json.dumps(asked).encode()

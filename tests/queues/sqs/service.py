@@ -75,6 +75,10 @@ class SqsService:
     def truth(self) -> Truth:
         return Truth(**self._ask("truth"))
 
+    def done_to(self) -> dict[str, dict[str, int]]:
+        """By the id of a delivery: what the service did to its messages that may have it worked twice."""
+        return dict(self._ask("done-to"))
+
     def calls(self, *, clear: bool = False) -> dict[str, int]:
         """How often what was called."""
         return dict(self._ask("calls", b"clear" if clear else None))

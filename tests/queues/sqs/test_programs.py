@@ -1,0 +1,111 @@
+"""A pool on SQS: deliveries are worked, retried, buried and kicked; kills lose none, and delay none for its lease."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq.queues import open_inspector, open_mover, open_receiver
+from tests.conftest import wait_for
+from tests.queues.sqs.faults import Faults
+from tests.queues.sqs.pool import SqsPool
+from tests.queues.sqs.service import SqsService
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[SqsService]:
+    with SqsService(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def pool(tmp_path: Path, service: SqsService) -> Iterator[SqsPool]:
+    # a lease that no test waits for
+    running = SqsPool(tmp_path, service, ttr=600)
+    running.start()
+    yield running
+    running.end()
+
+
+def test_deliveries_are_worked_retried_buried_and_kicked(pool: SqsPool) -> None:
+    [plain, once, always] = pool.put([{}, {"fails": "once"}, {"fails": "always"}])
+    wait_for(lambda: {plain, once} <= set(pool.done()), "two to be worked")
+    wait_for(lambda: pool.buried() == [always], "the third to be buried")
+    with closing(open_inspector(pool.settings)) as inspector:
+        [job] = inspector.find(frozenset({"buried"}), ["pings"])
+        tried = len([each for each in pool.worked() if each[:2] == ("fail", always)])
+        inspector.change(job, state="ready")
+        wait_for(lambda: pool.buried() == [always], "it to be worked anew, and buried")
+    assert len([each for each in pool.worked() if each[:2] == ("fail", always)]) == 2 * tried
+    assert sorted(pool.done()) == sorted([plain, once])
+
+
+def test_whoever_replaces_a_dead_child_gives_its_job_back_at_once(pool: SqsPool) -> None:
+    [slow] = pool.put([{"lasts": 2}])
+    wait_for(lambda: pool.worked(), "it to be begun")
+    [(_, _, pid)] = pool.worked()
+    number = pool.children().index(pid)
+    assert pool.kill_child(number) == pid
+    # its lease would last ten minutes
+    wait_for(lambda: pool.done() == [slow], "another child to work it")
+    assert [each[:2] for each in pool.worked()] == [("begin", slow), ("begin", slow), ("done", slow)]
+
+
+def test_a_pool_that_is_killed_as_a_whole_delays_nothing_for_a_lease(pool: SqsPool) -> None:
+    slow = pool.put([{"lasts": 2}, {"lasts": 2}])
+    wait_for(lambda: len(pool.worked()) == 2, "both to be begun")
+    pool.kill()
+    pool.start()
+    wait_for(lambda: sorted(pool.done()) == sorted(slow), "the next pool to work them")
+
+
+def test_what_is_far_away_lies_on_the_shelf_until_it_is_due_soon(pool: SqsPool, service: SqsService) -> None:
+    [later] = pool.put([{}], delay=5000)
+    mover = open_mover(pool.settings)
+    assert mover is not None
+    mover.step()
+    with closing(open_inspector(pool.settings)) as inspector:
+        [job] = inspector.find(frozenset({"delayed"}), ["pings"])
+        assert 4900 < job.time_left <= 5000
+        assert service.truth().messages == []
+        inspector.change(job, state="delayed", delay=901.5)
+        wait_for(lambda: mover.step() and service.truth().messages, "it to be sent")
+        assert list(inspector.find(frozenset({"delayed"}), ["pings"])) == []
+    [message] = service.truth().messages
+    assert (message["state"], 890 < message["left"] <= 900, later in message["body"]) == ("delayed", True, True)
+
+
+def test_a_row_whose_message_cannot_be_sent_stays_on_the_shelf(pool: SqsPool, service: SqsService) -> None:
+    pool.put([{}], delay=1000)
+    service.set(Faults(refuse=True))
+    mover = open_mover(pool.settings)
+    assert mover is not None
+    with closing(open_inspector(pool.settings)) as inspector:
+        [job] = inspector.find(frozenset({"delayed"}), ["pings"])
+        with pytest.raises(Exception, match="AccessDenied"):
+            inspector.change(job, state="ready")
+        assert [found.ref for found in inspector.find(frozenset({"delayed"}), ["pings"])] == [job.ref]
+        service.set()
+        # nobody holds the row any more
+        inspector.change(job, state="ready")
+    wait_for(lambda: len(pool.done()) == 1, "it to be worked")
+
+
+def test_a_stop_does_not_wait_for_messages_and_gives_back_what_comes(pool: SqsPool, service: SqsService) -> None:
+    pool.end()
+    with closing(open_receiver(pool.settings)) as receiver:
+        assert receiver.reserve(["pings"], 0.1) is None
+        receiver.interrupt()
+        began = time.monotonic()
+        assert receiver.reserve(["pings"], 1000) is None
+        assert time.monotonic() - began < 900
+        [late] = pool.put([{}])
+    wait_for(lambda: [each["state"] for each in service.truth().messages] == ["ready"], "it to go back")
+    assert late in service.truth().messages[0]["body"]
