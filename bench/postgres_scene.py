@@ -96,7 +96,7 @@ class Scene:
             connection.execute("DELETE FROM glassq_jobs WHERE tube = %s", [tube])
 
     def pause(self, seconds: float = PAUSE) -> None:
-        """Pauses the tube, or lets it go on (0) and says so to those who wait; counts nothing, as an inspector would."""
+        """Pauses the tube, or lets it go on (0) and tells those who wait. It counts no jobs, as an inspector would."""
         with self.plain() as connection:
             connection.execute(
                 "INSERT INTO glassq_tubes VALUES (%s, now() + %s * interval '1 second') "
