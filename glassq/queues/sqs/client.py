@@ -6,6 +6,7 @@ again without its caller's word, and how long a call takes is the caller's to sa
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -33,8 +34,8 @@ _KEPT = 32
 _PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 # So often a call is made whose connection broke: the first one may have been idle for too long, the second one not.
 _TRIES = 3
-# A call with less time than this is not begun.
-_LEAST = 0.001
+# A call with less time than this is not begun; more than this, no call takes (poll(2) takes no infinity).
+_LEAST, _MOST = 0.001, 3600.0
 
 
 class SqsClient:
@@ -56,7 +57,7 @@ class SqsClient:
         left = self.timeout if within is None else within
         if left < _LEAST:
             raise QueueUnavailable("the time for it was over before it was begun")
-        self._local.read_timeout = left
+        self._local.read_timeout = min(left, _MOST)
         try:
             found: dict[str, Any] = getattr(self._client(), action)(**arguments)
         except Exception as error:
@@ -122,6 +123,8 @@ class SqsClient:
         return client
 
     def _make(self) -> Any:
+        # it tells where it has found credentials, at each start
+        logging.getLogger("botocore").setLevel(logging.WARNING)
         session = botocore.session.Session()
         session.register_component("data_loader", _loader())
         config = Config(
