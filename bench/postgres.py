@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 OPTIONS = {"shared_buffers": "256MB", "max_wal_size": "2GB"}
 # So many processes put at once into three nodes.
 CONNECTIONS = 4
-# So many jobs have been put and drained in the database that is set beside an empty one.
-PAST = 200_000
 PARTS = ("node", "nodes", "backlog")
 
 
@@ -121,11 +119,11 @@ def with_a_backlog(place: Path, disk: Disk, options: argparse.Namespace) -> None
     server = PostgresServer(place, options=OPTIONS, env=disk.env)
     try:
         full, empty = (Scene(place / name, server.url(server.database())) for name in ("full", "empty"))
-        say(f"{options.waiting:,} jobs are put, then {PAST:,} of them worked and put again")
+        say(f"{options.waiting:,} jobs are put, then {options.past:,} of them worked and put again")
         full.fill("elsewhere", options.waiting // 2)
         full.fill(TUBE, options.waiting // 2)
-        work_off(full, PAST)
-        full.fill(TUBE, PAST)
+        work_off(full, options.past)
+        full.fill(TUBE, options.past)
         compare(
             "put, beside an empty one", options.rounds, lambda: puts_into_both(full, empty, options.seconds), "empty"
         )
@@ -192,6 +190,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement of a rate")
     parser.add_argument("--jobs", type=int, default=5_000, help="to drain in a round")
     parser.add_argument("--waiting", type=int, default=1_000_000, help="of (e)")
+    parser.add_argument("--past", type=int, default=200_000, help="jobs of (e) that were put and drained")
     parser.add_argument("--part", action="append", choices=PARTS, help="only this one; may be given again")
     options = parser.parse_args()
     parts = options.part or PARTS

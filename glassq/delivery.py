@@ -168,7 +168,6 @@ class Delivery(Header, frozen=True, kw_only=True):
 
 _encode_header = msgspec.json.Encoder().encode
 _decode_header = msgspec.json.Decoder(Delivery).decode
-_FIELDS = Header.__struct_fields__
 
 
 def new(
@@ -286,10 +285,10 @@ def tube_of(job: bytes) -> str:
 
 
 def _header(delivery: Delivery, evidence: tuple[Evidence, ...]) -> bytes:
-    values = {name: getattr(delivery, name) for name in _FIELDS}
-    # str(): a setting's tube is of a subclass, which msgspec does not encode
-    values |= {"evidence": evidence, "buried": as_valid_utf8(delivery.buried[:MAX_MESSAGE]), "tube": str(delivery.tube)}
-    return _encode_header(Header(**values))
+    buried = as_valid_utf8(delivery.buried[:MAX_MESSAGE])
+    # An empty body is left out. str(): a setting's tube is of a subclass, which msgspec does not encode.
+    header = msgspec.structs.replace(delivery, body=b"", evidence=evidence, buried=buried, tube=str(delivery.tube))
+    return _encode_header(header)
 
 
 def _bounded(evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,6 +83,14 @@ def pytest_configure(config: pytest.Config) -> None:
     # once, not in each process that runs tests
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(ROOT / "glassq", quiet=2)
+        shared = os.environ["GLASSQ_TESTS_SHARED"] = tempfile.mkdtemp(prefix="glassq-tests-")
+        # PostgreSQL is no root
+        Path(shared).chmod(0o755)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop("GLASSQ_TESTS_SHARED"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

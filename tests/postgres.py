@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import shutil
 import signal
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 ROLE = "glassq"
 # How long a server may take to start, to stop or to answer, in seconds. Only a hang takes so long.
 PATIENCE = 60.0
+# The variable that names a directory of all test processes of a run.
+SHARED = "GLASSQ_TESTS_SHARED"
 _BINARIES = ("initdb", "postgres", "pg_basebackup")
 
 
@@ -124,8 +127,9 @@ class PostgresServer:
         return [int(pid) for pid in listed.read_text().split()]
 
     def remove(self) -> None:
-        """Ends it and removes its files."""
-        self.stop()
+        """Ends it at once, as nobody needs its files any more, and removes them."""
+        if self.running():
+            self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def url(self, database: str = "postgres", *, user: str = ROLE, port: int = 0) -> QueueUrl:
@@ -197,25 +201,28 @@ def _programs() -> Path:
 
 @cache
 def _template() -> Path:
-    """The files of a fresh server with ROLE in it: to copy them takes a tenth of the time."""
-    data = given(_scratch("glassq-postgres-")) / "data"
-    options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "--wal-segsize=1")
-    subprocess.run(
-        [binary("initdb"), "-D", data, *options],
-        check=True,
-        capture_output=True,
-        cwd=data.parent,
-        **runs_as(),
-    )
-    subprocess.run(
-        [binary("postgres"), "--single", "-D", data, "-c", "fsync=off", "postgres"],
-        input=f"CREATE ROLE {ROLE} LOGIN\n".encode(),
-        check=True,
-        capture_output=True,
-        cwd=data.parent,
-        **runs_as(),
-    )
+    """The files of a fresh server with ROLE in it: to copy them takes a tenth of the time.
+
+    All test processes of a run share them.
+    """
+    shared = os.environ.get(SHARED)
+    data = (Path(shared) if shared else _scratch("glassq-postgres-")) / "postgres" / "data"
+    with data.parent.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not data.exists():
+            _make(given(data.parent) / "new")
+            data.with_name("new").rename(data)
     return data
+
+
+def _make(data: Path) -> None:
+    options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "--wal-segsize=1")
+    role = f"CREATE ROLE {ROLE} LOGIN\n".encode()
+    for command, said in (
+        ([binary("initdb"), "-D", data, *options], b""),
+        ([binary("postgres"), "--single", "-D", data, "-c", "fsync=off", "postgres"], role),
+    ):
+        subprocess.run(command, input=said, check=True, capture_output=True, cwd=data.parent, **runs_as())
 
 
 def _scratch(prefix: str) -> Path:

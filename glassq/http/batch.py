@@ -23,6 +23,9 @@ log = logger("glassq.http")
 
 # What the thread takes at once, in items: the engine's answer to more would take longer than one proof.
 MAX_BATCH = 1024
+# A batch costs as much as a dozen of its items. Those that were answered together come again together, but not at once:
+# after a batch of more than FEW, the next one waits for as many, at most for so long; in seconds.
+FEW, LINGER = 4, 0.001
 
 
 class Held(NamedTuple):
@@ -74,9 +77,13 @@ class BatchThread:
         self._turns.put(turn)
 
     def _run(self) -> None:
+        expected = 0
         while (first := self._turns.get()) is not None:
+            if FEW < expected > len(first.items):
+                time.sleep(LINGER)
             turns, over = self._with_those_that_wait(first)
             items = [item for turn in turns for item in turn.items]
+            expected = len(items)
             try:
                 kept = self._keep(items)
             except Exception:

@@ -172,6 +172,8 @@ def _states(operations: Operations, since: datetime) -> tuple[dict[str, int] | N
 
 def _missing(operations: Operations, queue: Inspector, seen: QueueStatus, progress: Progress) -> Missing | None:
     """What the queue has lost, looked for only where the counts leave room for it; None where nobody can say."""
+    if seen.engine.behind:
+        return None
     try:
         if may_be_missing(operations, seen.tubes):
             return find_missing(operations, queue, GLANCE, progress)

@@ -150,7 +150,8 @@ class EngineStatus(msgspec.Struct, frozen=True):
     `uptime` is in seconds, `max_job` is the maximum size of a job in bytes. `durable`: the engine writes new jobs to
     disk, as far as that is known without a put. `unproven` says why nobody can prove that now; not `durable` then.
     `accepting`: it takes jobs. `consumers` is the number of open connections that have reserved a job. `details` are
-    facts that only this engine has, for machines: no code of ours reads them.
+    facts that only this engine has, for machines: no code of ours reads them. `behind`: a server answers that takes no
+    writes, and may not have the last of them (a standby).
     """
 
     engine: str
@@ -161,6 +162,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     consumers: int
     max_job: int
     unproven: str = ""
+    behind: bool = False
     details: Mapping[str, object] = {}
     gauges: tuple[EngineGauge, ...] = ()
 
@@ -415,6 +417,9 @@ class Inspector(Protocol):
 
     def set_deadline(self, deadline: float) -> None:
         """From now on a call that is not done at `deadline` (time.monotonic()) raises QueueUnavailable."""
+
+    def only_looks(self) -> None:
+        """Nothing is changed by this one: a server that takes no writes may answer, and be behind (a standby)."""
 
     def status(self) -> EngineStatus:
         """The status of the engine as a whole."""

@@ -48,6 +48,8 @@ def hold(delivery):
 
 def work(delivery):
     tell("start", delivery)
+    while not (STORY / "go-on").exists():
+        time.sleep(0.02)
     time.sleep(0.03)
     tell("end", delivery)
 """
@@ -148,10 +150,14 @@ def most_at_once(lines: list[tuple[str, str, str, float]]) -> int:
 def test_what_one_pool_may_do_two_together_may_do(pools: Pools) -> None:
     pools.put("few", "glassq.route.few", *({} for _ in range(8)))
     wait_for(lambda: pools.count("start", "few") == 3, "three attempts to begin")
-    # children of both pools are free for others, and work each key one by one
+    # children of both pools are free for others: more than one of them has
+    pools.put("keyed", "glassq", *({"customer": f"d{number}"} for number in range(6)))
+    wait_for(lambda: pools.count("start", "keyed") == 6, "children of both to work")
+    (pools.directory / "go-on").touch()
+    # they work each key one by one
     customers = [{"customer": f"c{number % 3}"} for number in range(30)]
     pools.put("keyed", "glassq", *customers)
-    wait_for(lambda: pools.count("end", "keyed") == len(customers), "all keys to be worked")
+    wait_for(lambda: pools.count("end", "keyed") == 6 + len(customers), "all keys to be worked")
     keyed = pools.story("keyed")
     assert len({line[2] for line in keyed}) == 2, "both pools worked"
     by_key = {key: [line for line in keyed if line[1] == key] for key in ("c0", "c1", "c2")}

@@ -38,7 +38,7 @@ def status(app: App, as_json: bool) -> None:
             click.echo(f"glassq: {line(check.said)}", err=True)
         raise
     try:
-        with app.progress() as progress, operations.queue() as queue:
+        with app.progress() as progress, operations.looking() as queue:
             found = operation.snapshot(operations, queue, progress)
     except QueueUnavailable:
         # What intake has kept meanwhile is the first thing to know.

@@ -126,6 +126,8 @@ def buried(operations: Operations, queue: Inspector, progress: Progress) -> Iter
 
 
 def lost(operations: Operations, queue: Inspector, progress: Progress) -> Iterator[Check]:
+    if queue.status().behind:
+        return
     try:
         found = find_missing(operations, queue, SEARCH, progress)
     except (LedgerError, SettingsError):

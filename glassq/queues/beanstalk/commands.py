@@ -104,6 +104,8 @@ def stats_job(job_id: int) -> Command[JobStats]:
 
 def checked_tube(name: str) -> str:
     """The name. Raises QueueError if the protocol does not allow it."""
+    if isinstance(name, Tube):
+        return name
     try:
         return Tube(name)
     except ValueError as error:

@@ -16,6 +16,7 @@ from glassq.database.postgres import Unreplicated
 from glassq.errors import JobNotFound, QueueError, QueueUnavailable
 from glassq.queues.base import Reservation
 from glassq.queues.postgres import schema, statements
+from glassq.queues.postgres.ahead import Ahead, Ended, lost
 from glassq.queues.postgres.limits import LIMITS
 from glassq.queues.postgres.waiting import Waiting, about
 
@@ -40,8 +41,7 @@ class PostgresReceiver:
         # this session's number, and the tokens of what it holds, by their references
         self._holder = 0
         self._held: dict[str, int] = {}
-        # came with the end of another job
-        self._next: Reservation | None = None
+        self._ahead = Ahead()
         # where the index of a tube begins to be of use
         self._since: dict[str, datetime] = {}
         self._sweep_at = 0.0
@@ -51,8 +51,7 @@ class PostgresReceiver:
 
     def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
         if self.has_next:
-            held, self._next = self._next, None
-            return held
+            return self._ahead.jobs.popleft()
         waiting, wanted = self._waiting, tuple(tubes)
         until = time.monotonic() + wait
         waiting.begin(wanted, wait)
@@ -72,7 +71,7 @@ class PostgresReceiver:
     @property
     def has_next(self) -> bool:
         self._notice()
-        return self._next is not None
+        return bool(self._ahead.jobs)
 
     def filled(self, prefixes: tuple[str, ...]) -> list[str]:
         return sorted({tube for prefix in prefixes for tube in self._names(statements.FILLED, prefix)})
@@ -109,7 +108,12 @@ class PostgresReceiver:
         meanwhile: Callable[[], None] | None = None,
         failed: Callable[[QueueError], None] | None = None,
     ) -> None:
-        self._settle(reservation, statements.COMPLETE, [], [], then, meanwhile)
+        if then and not self.has_next:
+            self._complete_all(reservation, then, meanwhile, 1 if failed is None else self._ahead.most)
+        elif then and failed is not None:
+            self._end(reservation, failed)
+        else:
+            self._settle(reservation, statements.COMPLETE, [], [], (), meanwhile)
 
     def retry(
         self,
@@ -142,17 +146,22 @@ class PostgresReceiver:
         put(tube)
 
     def begin(self) -> None:
-        """Nothing is ahead of the job in hand: the next one comes with its end."""
+        self.tend()
 
     @property
     def unproven(self) -> int:
-        return 0
+        return len(self._ahead)
 
     def tend(self) -> None:
-        """Nothing is begun that is not finished."""
+        if self._ahead.is_late:
+            self._give_back()
+            self.finish()
 
     def finish(self) -> None:
-        """As `tend`."""
+        def end(numbers: list[int], tokens: list[int]) -> list[int]:
+            return [number for (number,) in self._rows(statements.COMPLETE_ALL, [numbers, tokens, numbers])]
+
+        self._ahead.end_all(end)
 
     def bury(self, reservation: Reservation, body: bytes | None = None, *, then: Sequence[str] = ()) -> str:
         if body is None:
@@ -171,10 +180,10 @@ class PostgresReceiver:
         """What a dead process held is free with its connection."""
 
     def close(self) -> None:
-        held, self._next = self._next, None
-        if held is not None:
-            with suppress(QueueError):
-                self.release(held)
+        with suppress(QueueError):
+            self.finish()
+        with suppress(QueueError):
+            self._give_back()
         self._forget()
         self._session.close()
         self._waker.close()
@@ -182,6 +191,7 @@ class PostgresReceiver:
 
     def close_inherited(self) -> None:
         self._session.close_inherited()
+        self._ahead.take_ended()
         self._forget()
 
     def prepare(self, session: PostgresSession) -> None:
@@ -235,12 +245,12 @@ class PostgresReceiver:
     ) -> str:
         """Ends the reservation; what the statement returned. `before` and `after` are its values around which job."""
         values = [*before, *self._ours(reservation), *after]
-        if then and self._next is None:
+        if then and not self.has_next:
             # who always finds work never looks otherwise
             self._sweep()
             [(ended, *job)] = self._rows(statements.and_next(statement), [*values, *self._wanted(then)], meanwhile)
             if job[0] is not None:
-                self._next = self._reserved(tuple(job))
+                self._ahead.jobs.append(self._reserved(tuple(job)))
         else:
             found = self._rows(statement, values, meanwhile)
             ended = found[0][0] if found else None
@@ -248,6 +258,38 @@ class PostgresReceiver:
             raise self._lost(reservation)
         self._held.pop(reservation.ref, None)
         return str(ended)
+
+    def _complete_all(
+        self, reservation: Reservation, then: Sequence[str], meanwhile: Callable[[], None] | None, most: int
+    ) -> None:
+        """Ends this one, and what is done and not deleted, and reserves up to `most`. Raises JobNotFound."""
+        why: list[QueueError] = []
+        self._end(reservation, why.append)
+        # who always finds work never looks otherwise
+        self._sweep()
+
+        def end(numbers: list[int], tokens: list[int]) -> list[int]:
+            values = [numbers, tokens, numbers, *self._wanted(then), most, most]
+            rows = self._rows(statements.COMPLETE_ALL_AND_NEXT, values, meanwhile)
+            came = sorted((row[1:] for row in rows if row[1] is not None), key=lambda row: (row[6], row[0]))
+            self._ahead.came([self._reserved(row) for row in came], most)
+            return [int(number) for number in (rows[0][0] or "").split()]
+
+        self._ahead.end_all(end)
+        if why:
+            raise why[0]
+
+    def _end(self, reservation: Reservation, failed: Callable[[QueueError], None]) -> None:
+        number, token = self._ours(reservation)
+        self._ahead.end(Ended(number, token, failed))
+        self._held.pop(reservation.ref, None)
+
+    def _give_back(self) -> None:
+        """What was reserved ahead is ready again, before what is due later."""
+        for job in self._ahead.take_late():
+            self._since.clear()
+            with suppress(JobNotFound):
+                self.release(job)
 
     def _wanted(self, tubes: Sequence[str]) -> list[Any]:
         since = [self._since.get(tube, _LONG_AGO) for tube in tubes]
@@ -273,7 +315,7 @@ class PostgresReceiver:
 
     def _lost(self, reservation: Reservation) -> JobNotFound:
         self._held.pop(reservation.ref, None)
-        return JobNotFound("not reserved on this connection, or its lease has ended")
+        return lost()
 
     def _names(self, statement: str, prefix: str) -> list[str]:
         return [tube for (tube,) in self._session.rows(statement, {"low": prefix, "high": f"{prefix}\U0010ffff"})]
@@ -295,6 +337,8 @@ class PostgresReceiver:
     def _forget(self) -> None:
         self._held.clear()
         self._since.clear()
-        self._next = None
+        self._ahead.take_late()
+        for each in self._ahead.take_ended():
+            each.failed(QueueUnavailable("the connection broke before its end was told"))
         self._sweep_at = 0.0
         self._waiting.forget()

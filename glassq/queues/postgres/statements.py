@@ -35,10 +35,8 @@ SELECT current_setting('fsync'), current_setting('synchronous_commit'), current_
 """
 WITHDRAW = "DELETE FROM glassq_jobs WHERE id = %b AND state = 0 AND token = 0 RETURNING id"
 
-_NEXT = """
-UPDATE glassq_jobs
-SET state = 1, token = token + 1, holder = %b, lease_until = clock_timestamp() + %b * interval '1 second'
-WHERE id = (
+# The first jobs of the tubes together, so many of each and of all.
+_FIRST = """
     SELECT first.id
     FROM unnest(%b::text[], %b::timestamptz[]) AS wanted (tube, since)
     CROSS JOIN LATERAL (
@@ -46,16 +44,21 @@ WHERE id = (
         FROM glassq_jobs
         WHERE state = 0 AND tube = wanted.tube AND due >= wanted.since AND due <= now()
         ORDER BY due, id
-        LIMIT 1
+        LIMIT {many}
         FOR UPDATE SKIP LOCKED
     ) AS first
     WHERE NOT EXISTS (SELECT FROM glassq_tubes WHERE name = wanted.tube AND paused_until > now())
     ORDER BY first.due, first.id
-    LIMIT 1
-)
+    LIMIT {many}
+"""
+_RESERVE = """
+UPDATE glassq_jobs
+SET state = 1, token = token + 1, holder = %b, lease_until = clock_timestamp() + %b * interval '1 second'
+WHERE id = {first}
 RETURNING id, tube, body, token, losses, kicked, due
 """
-RESERVE = _NEXT
+RESERVE = _RESERVE.format(first=f"({_FIRST.format(many=1)})")
+_RESERVE_SEVERAL = _RESERVE.format(first=f"ANY(ARRAY({_FIRST.format(many='%b::bigint')}))")
 # The job is ours: its number and its token are as they were at our reserve.
 _OURS = "id = %b AND token = %b AND state = 1"
 # A commit of this statement waits for the disk, and for the standbys.
@@ -63,6 +66,12 @@ _DURABLY = "set_config('synchronous_commit', %b, true) IS NOT NULL"
 _FREE = "holder = NULL, lease_until = NULL, token = token + 1"
 
 COMPLETE = f"DELETE FROM glassq_jobs WHERE {_OURS} RETURNING id"
+# Several that are as they were at our reserve: their numbers, their tokens, and the numbers again.
+COMPLETE_ALL = """
+DELETE FROM glassq_jobs
+WHERE id = ANY(%b::bigint[]) AND token = (%b::bigint[])[array_position(%b::bigint[], id)]
+RETURNING id
+"""
 RETRY = f"""
 UPDATE glassq_jobs
 SET id = DEFAULT, state = 0, body = %b, tube = %b, due = now() + %b * interval '1 second', put_at = now(),
@@ -88,10 +97,18 @@ EXAMINE = f"SELECT tube, losses, kicked FROM glassq_jobs WHERE {_OURS}"
 def and_next(settle: str) -> str:
     """The statement that settles a job and reserves the next one: what the first returned, then RESERVE's columns."""
     return f"""
-    WITH settled AS ({settle}), next AS ({_NEXT})
+    WITH settled AS ({settle}), next AS ({RESERVE})
     SELECT (SELECT id FROM settled), next.*
     FROM (SELECT) AS one LEFT JOIN next ON true
     """
+
+
+# The end of several jobs with the reserve of several: the numbers of those that have ended, then RESERVE's columns.
+COMPLETE_ALL_AND_NEXT = f"""
+WITH settled AS ({COMPLETE_ALL}), next AS ({_RESERVE_SEVERAL})
+SELECT (SELECT string_agg(id::text, ' ') FROM settled), next.*
+FROM (SELECT) AS one LEFT JOIN next ON true
+"""
 
 
 # Frees what is reserved by nobody: its holder's session is gone, or the lease has ended. It is a lost attempt. Whoever

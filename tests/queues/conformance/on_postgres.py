@@ -57,6 +57,9 @@ class PostgresEngine(Engine):
     def kill(self) -> None:
         self._server.kill()
 
+    def end(self) -> None:
+        self._server.remove()
+
     def producer(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Producer:
         return PostgresProducer(
             lambda: self._session("glassq producer", port, timeout, schema.check), self._waker(timeout)

@@ -309,7 +309,7 @@ def test_who_holds_one_whose_lease_ends_soon_can_still_reserve(roles: Roles, eng
     roles.put(b"held", lease=lease)
     receiver = roles.receiver(lease=lease)
     held = roles.take(receiver, b"held")
-    assert receiver.reserve([roles.tube], lease) is None
+    assert receiver.reserve([roles.tube], lease / 2) is None
     receiver.extend(held)
     roles.put(b"next", tube=roles.other)
     receiver.complete(roles.take(receiver, b"next", tube=roles.other))
