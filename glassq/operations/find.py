@@ -294,7 +294,8 @@ def walk_all(operations: Operations, queue: Inspector, tubes: Sequence[str], pro
     if not sees_all(queue):
         hidden = sum(counts.jobs for counts in queue.counts(tubes)) - shown
         if hidden > 0:
-            raise Unseen(queue.capabilities.unseen, hidden)
+            why = queue.capabilities.unseen or f"{queue.engine} cannot show a delivery that {_STATES['ready']}"
+            raise Unseen(why, hidden)
 
 
 def buried_matching(operations: Operations, queue: Inspector, filter_: Filter, progress: Progress) -> Iterator[Found]:

@@ -57,7 +57,7 @@ def engine(operations: Operations, queue: Inspector, progress: Progress) -> Iter
     tubes = list(dict.fromkeys([*our_tubes(operations, queue), *wanted_tubes(operations)]))
     for fact in queue.facts(tubes, job_size=job_size, thorough=True):
         said = fact.said
-        if fact.name == "queue" and fact.ok and now.uptime:
+        if fact.name == "queue" and fact.ok and queue.capabilities.sees_consumers:
             said += f", up {span(now.uptime)}"
         if fact.name == "durability" and not fact.ok and not now.durable:
             said += ", so intake keeps pings in its journal"

@@ -6,7 +6,6 @@ again without its caller's word, and how long a call takes is the caller's to sa
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -123,8 +122,6 @@ class SqsClient:
         return client
 
     def _make(self) -> Any:
-        # it tells where it has found credentials, at each start
-        logging.getLogger("botocore").setLevel(logging.WARNING)
         session = botocore.session.Session()
         session.register_component("data_loader", _loader())
         config = Config(
