@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGenConn
 
 # What else of psycopg is used here is taken from this module, which says what to do where it is missing.
-__all__ = ["Int8BinaryDumper", "Opened", "amiss", "below", "default_passfile_ignored", "ignored_passfile", "opening"]
-__all__ += ["psycopg", "seconds_for_each", "why_ignored"]
+__all__ = ["Int8BinaryDumper", "Opened", "amiss", "below", "default_passfile_ignored", "has_many_hosts"]
+__all__ += ["ignored_passfile", "opening", "psycopg", "seconds_for_each", "why_ignored"]
 
 # The options that name a file which must be there. "system" is libpq's word for the system's certificates.
 _FILES = ("passfile", "sslrootcert", "sslcert", "sslkey", "sslcrl")
@@ -121,19 +121,30 @@ def seconds_for_each(url: str, connect_timeout: float, left: float) -> float:
     given = conninfo_to_dict(url)
     if problem := _no_number(given, "connect_timeout"):
         raise psycopg.ProgrammingError(problem)
-    return min(float(given.get("connect_timeout") or connect_timeout), left / len(_hosts(given)))
+    # libpq's 0 would be for ever
+    return min(int(given.get("connect_timeout") or 0) or connect_timeout, left / len(_hosts(given)))
 
 
-def opening(url: str, name: str, seconds: float) -> str:
-    """The text with which libpq connects to the first host of the URL that takes writes. Raises psycopg.Error."""
+def opening(url: str, name: str, seconds: float, *, writes: bool = True) -> str:
+    """The text with which libpq connects to the first host of the URL that takes writes. Raises psycopg.Error.
+
+    Without `writes`, any host that answers will do.
+    """
     given = conninfo_to_dict(url)
-    if len(_hosts(given)) > 1:
+    if not writes:
+        given["target_session_attrs"] = "any"
+    elif len(_hosts(given)) > 1:
         given.setdefault("target_session_attrs", "read-write")
     if passfile := ignored_passfile(given):
         given["passfile"] = below(passfile)
     # libpq counts in whole seconds, from 2 on
     patience = max(2, math.ceil(seconds))
     return make_conninfo("", **{"application_name": name, **given, "connect_timeout": patience})
+
+
+def has_many_hosts(url: str) -> bool:
+    """Whether the URL names several hosts. Raises psycopg.Error."""
+    return len(_hosts(conninfo_to_dict(url))) > 1
 
 
 def ignored_passfile(given: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from glassq.database.libpq import opening, psycopg, seconds_for_each
+from glassq.database.libpq import has_many_hosts, opening, psycopg, seconds_for_each
 from glassq.database.timed_connection import TimedConnection
 from glassq.errors import JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable, WrongTables
 
@@ -70,6 +70,10 @@ class PostgresSession:
         self.name = name
         #: what `synchronous_commit` is for statements that must be durable
         self.durable_commit = "on"
+        #: whether a server that takes no writes will do, where no other is there
+        self.only_reads = False
+        #: whether the server that we are connected to takes no writes
+        self.read_only = False
         self._connect_timeout = connect_timeout
         self._timeout = timeout
         self._prepare = prepare
@@ -85,7 +89,12 @@ class PostgresSession:
         """Connects anew. Raises QueueUnavailable, or QueueRefused where the server is not as it must be."""
         self.close()
         with self._errors():
-            self._connection = self._opened()
+            try:
+                self._connection = self._opened()
+            except psycopg.OperationalError:
+                if not self.only_reads or not has_many_hosts(self.url.whole):
+                    raise
+                self._connection = self._opened(writes=False)
         try:
             with self._errors():
                 self._look(self._until(self._connect_timeout))
@@ -174,12 +183,12 @@ class PostgresSession:
             os.close(nothing)
             connection.close()
 
-    def _opened(self) -> TimedConnection:
+    def _opened(self, *, writes: bool = True) -> TimedConnection:
         url = self.url.whole
         seconds = seconds_for_each(url, self._connect_timeout, self._deadline - time.monotonic())
         if seconds <= 0:
             raise psycopg.OperationalError("no time is left to connect")
-        return TimedConnection.within(seconds, opening(url, self.name, seconds))
+        return TimedConnection.within(seconds, opening(url, self.name, seconds, writes=writes))
 
     def _until(self, seconds: float) -> float:
         return min(time.monotonic() + seconds, self._deadline)
@@ -194,13 +203,13 @@ class PostgresSession:
         connection = self._timed(until)
         row = connection.execute(_LOOK, [*map(str, _KEEPALIVE), _TIMEOUTS]).fetchone()
         assert row is not None
-        pid, read_only, fsync, commit = row[:4]
+        pid, self.read_only, fsync, commit = row[:4]
         if pid != connection.info.backend_pid:
             raise QueueRefused(
                 f"{self._place()}: a pooler (such as pgbouncer) stands between: session locks and LISTEN do not hold "
                 "there. Connect to PostgreSQL itself"
             )
-        if read_only:
+        if self.read_only and not self.only_reads:
             raise QueueUnavailable(
                 f"{self._place()}: it takes no writes: it is a standby, or default_transaction_read_only is on"
             )
@@ -246,7 +255,7 @@ class PostgresSession:
         why = error.diag.message_primary or str(error).strip().partition("\n")[0] or type(error).__name__
         said = f"{self._place()}: {why}"
         if state in ("42P01", "3F000"):
-            return WrongTables(said, "`glassq queue init --url OWNER --grant ROLE` makes the tables")
+            return WrongTables(said, "`glassq queue init --url OWNER --grant ROLE` makes it, or says more")
         if state == "42703":
             return WrongTables(f"{said}: the tables are older", "`glassq queue upgrade`, as their owner (--url OWNER)")
         if state == "54000":

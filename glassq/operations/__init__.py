@@ -96,6 +96,12 @@ class Operations:
         """`with operations.queue() as queue:`; it connects at its first call."""
         return closing(self._connect(self.settings))
 
+    def looking(self) -> closing[Inspector]:
+        """The same for who changes nothing: a server that takes no writes may answer, where no other is there."""
+        inspector = self._connect(self.settings)
+        inspector.only_looks()
+        return closing(inspector)
+
     def producer(self) -> closing[Producer]:
         """`with operations.producer() as producer:` puts new deliveries; it connects at its first call."""
         return closing(self._produce(self.settings))

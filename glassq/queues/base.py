@@ -150,7 +150,8 @@ class EngineStatus(msgspec.Struct, frozen=True):
     `uptime` is in seconds, `max_job` is the maximum size of a job in bytes. `durable`: the engine writes new jobs to
     disk, as far as that is known without a put. `unproven` says why nobody can prove that now; not `durable` then.
     `accepting`: it takes jobs. `consumers` is the number of open connections that have reserved a job. `details` are
-    facts that only this engine has, for machines: no code of ours reads them.
+    facts that only this engine has, for machines: no code of ours reads them. `behind`: a server answers that takes no
+    writes, and may not have the last of them (a standby).
     """
 
     engine: str
@@ -161,6 +162,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     consumers: int
     max_job: int
     unproven: str = ""
+    behind: bool = False
     details: Mapping[str, object] = {}
     gauges: tuple[EngineGauge, ...] = ()
 
@@ -195,7 +197,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     engine keeps a job, in seconds; None: for ever. `withdraws`: a job that nobody has can be withdrawn. `bearer`: a
     reservation belongs to no connection; whoever knows its handle can end it. `sees_consumers`: the engine tells who
     waits, and who is connected. `buries_in_place`: to bury or to kick a job as it is needs no put. `never_forgets`:
-    nobody can configure the engine so that it forgets what it has answered.
+    nobody can configure the engine so that it forgets what it has answered. `unseen` says for people why jobs of other
+    states than `lists` cannot be found, and what works.
     """
 
     lists: frozenset[State]
@@ -218,6 +221,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     sees_consumers: bool = True
     buries_in_place: bool = True
     never_forgets: bool = False
+    unseen: str = ""
 
 
 class Producer(Protocol):
@@ -413,6 +417,9 @@ class Inspector(Protocol):
 
     def set_deadline(self, deadline: float) -> None:
         """From now on a call that is not done at `deadline` (time.monotonic()) raises QueueUnavailable."""
+
+    def only_looks(self) -> None:
+        """Nothing is changed by this one: a server that takes no writes may answer, and be behind (a standby)."""
 
     def status(self) -> EngineStatus:
         """The status of the engine as a whole."""

@@ -31,6 +31,9 @@ class SingleCalls(ABC):
     @abstractmethod
     def delete_all(self, jobs: Sequence[Job]) -> list[QueueError | None]: ...
 
+    def only_looks(self) -> None:  # noqa: B027
+        """A server that answers takes writes as well."""
+
     def get(self, ref: str) -> Job:
         return _raised(*self.get_all([ref]))
 

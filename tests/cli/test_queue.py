@@ -59,6 +59,14 @@ def test_what_was_made_is_said_by_its_parts(empty: Cli) -> None:
     assert "queue," not in said and "already" not in said
 
 
+def test_no_right_is_granted_on_what_is_not_ours(empty: Cli, postgres: PostgresServer) -> None:
+    # its ledger is a file, so nothing of glassq's has this name
+    postgres.execute("CREATE TABLE schedules (id int); CREATE ROLE nobody_else LOGIN", empty.url.rpartition("/")[2])
+    said = empty("queue", "init", "--grant", "nobody_else", "--json")
+    assert said.code == 0, said.err
+    assert not any("schedules" in statement for statement in said.json["rights"])
+
+
 def test_a_role_that_is_not_there_is_told_with_what_makes_it_before_anything_is_made(empty: Cli) -> None:
     said = empty("queue", "init", "--grant", "nosuch")
     assert (said.code, "CREATE ROLE nosuch LOGIN PASSWORD '...'; makes it" in said.err) == (2, True)
@@ -182,6 +190,30 @@ def test_tables_of_another_version_are_told_with_what_to_do(empty: Cli, postgres
     # a newer one that still works with this code
     postgres.execute("UPDATE glassq_schema SET oldest = 1", name)
     assert empty("status").code == 0
+
+
+@ON_POSTGRES
+def test_what_only_looks_works_on_while_the_database_is_read_only(
+    cli: Cli, queue: PostgresQueue, postgres: PostgresServer
+) -> None:
+    put(queue, a_delivery(), "buried")  # type: ignore[arg-type]
+    shared = cli.file.read_text().partition("[bodies]")[0]
+    cli.file.write_text(shared)
+    assert cli("queue", "init").code == 0
+    database = cli.url.rpartition("/")[2]
+    postgres.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    [job] = cli("buried", "--json").json["jobs"]
+    assert cli("show", job["delivery"]).code == 0
+    said = cli("status")
+    assert (said.code, "no new job is taken" in said.out) == (0, True), said.err
+    assert "ALTER ROLE glassq SET default_transaction_read_only = off" in said.out
+    # the cause is told first, once, and what follows from it is not
+    checks = cli("doctor", "--json").json["checks"]
+    assert [check["name"] for check in checks if "read-only" in check["said"]] == ["primary"]
+    assert checks[0]["name"] == "primary"
+    assert any(check["name"] == "buried" for check in checks)
+    said = cli("kick", "--all", "--yes")
+    assert (said.code, "takes no writes" in said.err) == (69, True)
 
 
 def test_beanstalkd_needs_no_tables(cli: Cli) -> None:

@@ -14,7 +14,7 @@ from glassq.bodies import waiting
 from glassq.bodies.table import TableBodies
 from glassq.bodies.waiting import WaitingBodies
 from glassq.database.postgres import PostgresSession, Unreplicated
-from glassq.errors import BodyError, QueueError
+from glassq.errors import BodyError, QueueError, QueueUnavailable
 from glassq.journal import Journal, JournalRecord
 from glassq.queues.postgres import schema
 from glassq.queues.postgres.opening import inspector_at
@@ -143,6 +143,14 @@ def test_a_body_that_no_standby_confirms_waits_with_the_journal_and_one_that_is_
     site.configure("ANY 1 (b, c)")
     site.cluster.wait_until_in_sync(2)
     site.cluster.primary.kill()
+    with closing(inspector_at(site.url, 10, 10)) as inspector:
+        with pytest.raises(QueueUnavailable):
+            inspector.counts()
+        # whoever only looks is shown what a standby has
+        inspector.only_looks()
+        assert inspector.counts() == []
+        assert (inspector.status().behind, inspector.status().accepting) == (True, False)
+        assert [fact.name for fact in inspector.facts(["glassq"]) if fact.ok is False] == ["primary"]
     site.cluster.promote(site.cluster.longest())
     found: list[bytes] = []
 

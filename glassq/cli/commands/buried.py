@@ -47,7 +47,7 @@ def buried(app: App, selection: Selection, by: str | None, as_json: bool) -> Non
 
     50 are listed unless --limit says how many. With --by all are counted.
     """
-    with app.operations.queue() as queue, app.progress() as progress:
+    with app.operations.looking() as queue, app.progress() as progress:
         if by is not None:
             groups = listing.buried_groups(app.operations, queue, selection, cast("By", by), progress)
         else:

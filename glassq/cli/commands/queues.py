@@ -106,7 +106,7 @@ def purge(app: App, name: str, dry_run: bool, yes: bool, as_json: bool) -> int:
 
 
 def _list(app: App, as_json: bool) -> None:
-    with app.progress() as progress, app.operations.queue() as queue:
+    with app.progress() as progress, app.operations.looking() as queue:
         own = worker_queues.snapshot(app.operations, queue)
         found = None
         if app.operations.settings.push or not own:

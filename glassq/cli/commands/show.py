@@ -37,7 +37,7 @@ def show(app: App, id_: str, as_json: bool) -> None:
 
     ID is a delivery id, the first 8 characters of one or more, a job id, or the name of a task that is in the queue.
     """
-    with app.operations.queue() as queue, app.progress() as progress:
+    with app.operations.looking() as queue, app.progress() as progress:
         told = operation.tell(app.operations, queue, id_, progress)
     if as_json:
         print_json(told.document())

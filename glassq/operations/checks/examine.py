@@ -47,42 +47,43 @@ def without_settings(file: Path | None, error: SettingsError) -> Iterator[Check]
 def examine(operations: Operations, progress: Progress) -> Iterator[Check]:
     """What each check came to, as it comes: machine, databases, programs and system first, then the queue.
 
-    A queue's database that cannot be asked comes first, and then nothing that lives there is looked at. Nothing is
+    A queue's database that takes nothing comes first, and then nothing else that lives there is looked at. Nothing is
     changed, but for one job that is put and taken out again. `progress` is told which check is next. Raises Stopped.
     """
-    down = _unreachable(operations)
-    apart = _in_its_database(operations.settings) if down is not None else frozenset()
+    cause = _cause(operations)
+    apart = _in_its_database(operations.settings) if cause is not None else frozenset()
     looks = [look for look in (*MACHINE, *DATABASES, *PROGRAMS, *SYSTEM) if look.__name__ not in apart]
-    if down is not None:
-        yield down
+    if cause is not None:
+        yield cause
         names = ", ".join(sorted(name.replace("_", " ") for name in apart))
         yield Check("databases", None, f"not looked at, as they are in the queue's: {names}")
     total = len(looks) + len(QUEUE)
     for number, look in enumerate(looks):
         progress.advance(number, total, _words(look.__name__))
         yield from _looked(look.__name__, partial(look, operations))
-    if down is None:
-        yield from _asked(operations, QUEUE, progress, len(looks), total)
+    for check in _asked(operations, QUEUE, progress, len(looks), total):
+        if check != cause:
+            yield check
 
 
-def _unreachable(operations: Operations) -> Check | None:
-    """Why the queue cannot be asked, where it is a database that holds more: the cause of much else that is wrong."""
+def _cause(operations: Operations) -> Check | None:
+    """Why nothing is taken by a database that holds more than the queue: the cause of much else that is wrong."""
     if not operations.settings.queue.url.is_database:
         return None
     try:
-        opened = operations.queue()
+        opened = operations.looking()
     except SettingsError:
         # each check says it
         return None
     with opened as queue:
         try:
-            queue.status()
+            wrong = (fact for fact in queue.facts([]) if fact.name == "primary")
+            return next((Check(fact.name, False, fact.said, fact.todo) for fact in wrong), None)
         except QueueUnavailable as error:
             return trouble(operations, queue, error)
         except QueueError:
-            # what is wrong is in the queue's part
+            # it is told with all else of the queue
             return None
-    return None
 
 
 def _in_its_database(settings: Settings) -> frozenset[str]:
@@ -93,16 +94,19 @@ def _in_its_database(settings: Settings) -> frozenset[str]:
 
 def examine_engine(operations: Operations, progress: Progress) -> Iterator[Check]:
     """What the queue's engine tells of itself, and what else hosts share in its database. Raises Stopped."""
+    cause = _cause(operations)
     yield from _asked(operations, [engine], progress, 0, 1)
     if operations.settings.queue.url.is_database:
+        apart = _in_its_database(operations.settings) if cause is not None else frozenset()
         for look in DATABASES:
-            yield from _looked(look.__name__, partial(look, operations))
+            if look.__name__ not in apart:
+                yield from _looked(look.__name__, partial(look, operations))
 
 
 def _asked(operations: Operations, asks: Sequence[Ask], progress: Progress, before: int, total: int) -> Iterator[Check]:
     """What the queue answers; where its engine's library is missing, that is all there is to say of it."""
     try:
-        opened = operations.queue()
+        opened = operations.looking()
     except SettingsError as error:
         yield Check("queue", False, str(error), "until then nothing of it can be looked at", 78)
         return

@@ -152,7 +152,14 @@ class FormChanger:
         return [None if place in found else failed or _gone(job) for place, job in enumerate(jobs)]
 
     def free(self) -> None:
-        """Makes ready what nobody holds any more: so it is shown, and counted, as it is. Raises QueueError."""
+        """Makes ready what nobody holds any more: so it is shown, and counted, as it is. Raises QueueError.
+
+        A server that takes no writes shows it as it was.
+        """
+        if not self._session.connected:
+            self._session.connect()
+        if self._session.read_only:
+            return
         self._wake(tube for (tube,) in self._session.rows(FREE))
 
     def probe(self) -> None:

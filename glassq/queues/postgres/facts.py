@@ -44,7 +44,7 @@ def version(state: ServerState, url: QueueUrl) -> Fact:
 def of_server(state: ServerState, needs: int, url: str) -> Iterator[Fact]:
     """How the server at `url` keeps what it is given, and whether it takes it. `needs`: see PostgresInspector."""
     yield durability(state)
-    if state.durable:
+    if state.durable and not state.in_recovery:
         yield from standbys(state)
     yield from taking(state, url)
     yield connections(state, needs)

@@ -62,6 +62,9 @@ class PostgresInspector(SingleCalls):
     def set_deadline(self, deadline: float) -> None:
         self._session.set_deadline(deadline)
 
+    def only_looks(self) -> None:
+        self._session.only_reads = True
+
     def status(self) -> EngineStatus:
         state = ServerState.read(self._session)
         return EngineStatus(
@@ -71,6 +74,7 @@ class PostgresInspector(SingleCalls):
             durable=state.durable and not state.unproven,
             unproven=state.unproven if state.durable else "",
             accepting=state.accepting,
+            behind=state.in_recovery,
             consumers=state.consumers,
             max_job=MAX_JOB,
             details=state.details(),
