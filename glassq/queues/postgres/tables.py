@@ -31,6 +31,7 @@ class PostgresTables:
     """See `glassq.queues.engine.EngineTables`."""
 
     engine = "PostgreSQL"
+    noun, grants = "tables", True
     known = schema.SCHEMA.version
 
     def __init__(self, session: PostgresSession) -> None:
