@@ -129,7 +129,7 @@ def with_a_backlog(place: Path, disk: Disk, options: argparse.Namespace) -> None
         )
         with ExitStack() as pools:
             for scene in (full, empty):
-                scene.fill(TUBE, options.jobs)
+                scene.fill(TUBE, 4 * options.jobs)
                 scene.pause()
                 pools.enter_context(scene.pool())
             drain = one_drain(options)
@@ -152,7 +152,6 @@ def one_drain(options: argparse.Namespace) -> Callable[[Scene], float]:
     """The pool's rate in a tube that does not become empty; what it has worked is put again."""
 
     def act(scene: Scene) -> float:
-        scene.fill(TUBE, options.jobs)
         before = scene.waiting(TUBE)
         began = time.perf_counter()
         scene.pause(0)
@@ -162,6 +161,7 @@ def one_drain(options: argparse.Namespace) -> Callable[[Scene], float]:
         done = before - scene.waiting(TUBE)
         if done >= before:
             sys.exit("bench: the tube has become empty: more --jobs")
+        scene.fill(TUBE, done)
         return done / (over - began)
 
     return act

@@ -106,15 +106,12 @@ def lost(thread: int | None = None) -> str:
 
     With `thread` (threading.get_ident()) not what other threads use alone.
     """
-    own = list(_process.own.values()) if thread is None else [_process.own.get(thread, [])]
-    owned = chain.from_iterable((*list(_process.shared.values()), *own))
-    found = {each.what for each in owned if _is_lost(each)}
-    return ", ".join(sorted(found))
+    return ", ".join(sorted({each.what for each in _owned(thread) if _is_lost(each)}))
 
 
 def check(thread: int | None = None) -> None:
     """Tells who is to be told (`tell`), if some descriptor is lost: that ends the process. See `lost`."""
-    if _process.ended is not None and (found := lost(thread)):
+    if _process.ended is not None and any(map(_is_lost, _owned(thread))) and (found := lost(thread)):
         _process.ended(found)
 
 
@@ -139,6 +136,11 @@ def identity_of(descriptor: int) -> Identity:
     return found.st_dev, found.st_ino
 
 
+def _owned(thread: int | None) -> list[_Owned]:
+    own = list(_process.own.values()) if thread is None else [_process.own.get(thread, [])]
+    return list(chain.from_iterable((*list(_process.shared.values()), *own)))
+
+
 def _number(entry: _Owned) -> int:
     owner = entry.owner()
     if owner is None:
@@ -150,14 +152,17 @@ def _number(entry: _Owned) -> int:
 
 
 def _is_lost(entry: _Owned) -> bool:
-    number = _number(entry)
-    if number < 0:
-        return False
+    owner, identity, _ = entry
     try:
-        return identity_of(number) != entry.identity
-    except OSError:
-        # its owner may have closed it just now
-        return _number(entry) == number
+        # the usual case, as quick as it can be: it comes after each attempt
+        found = os.fstat(owner().fileno())  # type: ignore[union-attr]
+    except Exception:
+        # closed: by its owner?
+        number = _number(entry)
+        with suppress(OSError):
+            return number >= 0 and identity_of(number) != identity
+        return True
+    return found.st_ino != identity[1] or found.st_dev != identity[0]
 
 
 def _open_on(paths: Sequence[Path]) -> Iterator[int]:

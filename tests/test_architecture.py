@@ -164,6 +164,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     ),
     "push": frozenset(
         {
+            "descriptors",
             "content",
             "edited",
             "errors",

@@ -7,10 +7,11 @@ import pwd
 import shlex
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
 class App:
     """`config` is what --config named; `environ` the process's environment.
 
-    `uses` are the sections of the settings that the command needs to be right; None: all.
+    `uses` are the sections of the settings that the command needs to be right; None: all. `queues` are the settings
+    with another queue, by the option that named it.
     """
 
     config: str | None
     environ: Mapping[str, str]
     uses: Collection[str] | None = None
+    queues: dict[str, Settings] = field(default_factory=dict)
 
     @cached_property
     def file(self) -> str | None:
@@ -68,7 +71,16 @@ class App:
             QueueUrl(url)
         except ValueError as error:
             raise InvalidRequest(f"{option}: {error}") from None
-        return configuration.load(self.file, self.environ, self.uses, queue_url=url)
+        self.queues[option] = configuration.load(self.file, self.environ, self.uses, queue_url=url)
+        return self.queues[option]
+
+    def queue_of(self, error: Exception) -> tuple[str, Settings]:
+        """The queue that an error is about, as its words name one: the key or option that has its URL, the settings."""
+        for option, settings in self.queues.items():
+            url = urlsplit(str(settings.queue.url))
+            if (url.netloc or url.path) in str(error):
+                return option, settings
+        return "[queue] url", self.settings
 
     @property
     def settings_file(self) -> Path | None:

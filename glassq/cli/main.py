@@ -292,15 +292,15 @@ def _failed(app: App, error: errors.GlassqError) -> int:
     if isinstance(error, errors.Stopped):
         # the operator knows, and what was done has been told
         return code
-    hint = _advice(app, error) or hint.format(check=app.command("config check"), doctor=app.command("doctor"))
+    hint = _advice(app, error, hint.format(check=app.command("config check"), doctor=app.command("doctor")))
     click.echo(f"glassq: {log.escape(app.adapt(str(error)))}{hint}", err=True)
     for candidate in error.candidates if isinstance(error, errors.Ambiguous) else ():
         click.echo(f"  {log.escape(candidate)}", err=True)
     return code
 
 
-def _advice(app: App, error: errors.GlassqError) -> str:
-    """What the queue's engine knows to do about it; "" where it knows no more than EXITS."""
+def _advice(app: App, error: errors.GlassqError, otherwise: str) -> str:
+    """What the queue's engine knows to do about it, or `otherwise`, for the queue that the error is about."""
     cause: BaseException | None = error
     # bodies and credentials may be in the queue's database
     while cause is not None and not isinstance(cause, errors.QueueError):
@@ -309,9 +309,10 @@ def _advice(app: App, error: errors.GlassqError) -> str:
         cause = errors.QueueError(str(error))
     # the words of the one name the command already
     if cause is None or isinstance(cause, errors.WrongTables):
-        return ""
+        return otherwise
     # what few calls need
     from glassq import queues
 
-    todo = queues.advice(app.settings, cause)
-    return f"; {app.adapt(todo)}" if todo else ""
+    place, settings = app.queue_of(cause)
+    todo = queues.advice(settings, cause)
+    return (f"; {app.adapt(todo)}" if todo else otherwise).replace("[queue] url", place)

@@ -7,15 +7,15 @@ import sqlite3
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from glassq import descriptors
 from glassq.database import locks
 from glassq.database.plain import file_of
+from glassq.descriptors import Descriptor, own_opened
 from glassq.errors import SettingsError
 from glassq.log import fields, logger
 from glassq.values import is_postgres, without_password
@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 
 log = logger("glassq.database")
 
+T = TypeVar("T")
+
 # How long SQLite waits for another process's transaction, in seconds. The ledger's last try at a stop allows for it.
 BUSY = 2.0
+# What SQLite says of a file that is not, or not any more, a database.
+_DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 # For each connection to PostgreSQL; times in seconds, the last one in milliseconds.
@@ -160,10 +164,24 @@ def write_problem(text: str, key: str, needs: Needs | None = None) -> Trouble | 
                 return Trouble(f'{key} = "{url}": cannot be written: {found.said}', found.todo)
             connection.rollback()
     except (SQLAlchemyError, OSError) as error:
-        return Trouble(f'{key} = "{url}": cannot be written: {reason_of(error)}', "")
+        return Trouble(f'{key} = "{url}": cannot be written: {reason_of(error)}', _way_out(error, file))
     finally:
         engine.dispose()
     return None
+
+
+def _way_out(error: Exception, file: Path | None) -> str:
+    """What helps where the file is damaged: nothing can mend it."""
+    if getattr(getattr(error, "orig", None), "sqlite_errorcode", None) not in _DAMAGED:
+        return ""
+    return f"stop what writes it, mv {file} {file}.damaged, and start that again: it begins another one"
+
+
+def owned(opened: Callable[[], T], file: Path | None, what: str) -> tuple[T, list[Descriptor]]:
+    """What `opened` returns, with the descriptors of SQLite that it has opened; see `descriptors.own_opened`."""
+    if file is None:
+        return opened(), []
+    return own_opened(opened, [file.with_name(file.name + beside) for beside in ("", "-wal", "-shm")], what)
 
 
 class ReopeningEngine:
@@ -179,7 +197,7 @@ class ReopeningEngine:
         self._opened = opened
         self._what = what
         self._engine: Engine | None = None
-        self._descriptors: list[descriptors.Descriptor] = []
+        self._descriptors: list[Descriptor] = []
         self._identity: tuple[int, int] | None = None
 
     def engine(self) -> Engine:
@@ -188,8 +206,9 @@ class ReopeningEngine:
             log.warning("%s was moved or removed: another one is begun %s", self._what, fields(file=self._file))
             self.close()
         if self._engine is None:
-            self._engine = self._open()
-            self._identity = self._stat()
+            made, self._descriptors = owned(lambda: self._opened(self._url), self._file, f"the {self._what}")
+            self._engine, self._identity = made, self._stat()
+            return made
         return self._engine
 
     def close(self) -> None:
@@ -197,14 +216,6 @@ class ReopeningEngine:
         engine, self._engine, self._descriptors = self._engine, None, []
         if engine is not None:
             engine.dispose()
-
-    def _open(self) -> Engine:
-        """Opens it; SQLite's descriptors, of the file and those beside it, are ours from now on."""
-        if self._file is None:
-            return self._opened(self._url)
-        files = [self._file.with_name(self._file.name + beside) for beside in ("", "-wal", "-shm")]
-        engine, self._descriptors = descriptors.own_opened(lambda: self._opened(self._url), files, f"the {self._what}")
-        return engine
 
     def _stat(self) -> tuple[int, int] | None:
         """Device and inode of the file; None if there is none."""

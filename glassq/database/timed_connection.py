@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from glassq import descriptors
 from glassq.database.libpq import Int8BinaryDumper, Opened, psycopg
 from glassq.database.quick import READ, WRITE, QuickStatements
 
@@ -28,6 +29,7 @@ class TimedConnection(Opened):
 
     def __init__(self, pgconn: Any, row_factory: Any = psycopg.rows.tuple_row) -> None:
         super().__init__(pgconn, row_factory)
+        descriptors.own(self, "a connection to the database", shared=False)
         self.warning = ""
         self._until = math.inf
         self._cancel_at = math.inf

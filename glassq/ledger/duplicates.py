@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from glassq.database.engine import reason_of, sqlite_file
+from glassq.database.engine import owned, reason_of, sqlite_file
 from glassq.errors import SettingsError
 from glassq.ledger.schema import deliveries, open_for_reading
 from glassq.log import fields, logger
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy.engine import URL, Engine
+
+    from glassq.descriptors import Descriptor
 
 log = logger("glassq.ledger")
 
@@ -44,6 +46,7 @@ class DuplicateLookup:
         self._url = url
         self._file = sqlite_file(url)
         self._engine: Engine | None = None
+        self._descriptors: list[Descriptor] = []
         self._warned = False
         # reentrant: an interrupt between its acquiring and the block leaves it to this thread, which may go on
         self._asking = threading.RLock()
@@ -58,7 +61,7 @@ class DuplicateLookup:
 
     def close(self) -> None:
         """Closes the connection; the next question opens another."""
-        engine, self._engine = self._engine, None
+        engine, self._engine, self._descriptors = self._engine, None, []
         if engine is not None:
             engine.dispose()
 
@@ -71,10 +74,10 @@ class DuplicateLookup:
             if self._engine is None:
                 if self._file is not None and not self._file.exists():
                     return ""
-                opened = open_for_reading(self._url)
+                opened, held = owned(lambda: open_for_reading(self._url), self._file, "the ledger file")
                 if opened is None:
                     return ""
-                self._engine = opened[0]
+                self._engine, self._descriptors = opened[0], held
             with self._engine.connect() as connection:
                 found: str | None = connection.scalar(query.limit(1), values)
         except (SQLAlchemyError, SettingsError, OSError) as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from glassq import __version__, hooks, loading, log, routes
+from glassq import __version__, descriptors, hooks, loading, log, routes
 from glassq.bodies import open_bodies
 from glassq.errors import EX_CONFIG, SettingsError
 from glassq.handlers.program import programs
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 
 def load_handlers(settings: Settings, queues: Mapping[str, PushQueue], loaded: Callable[[str], None]) -> ChildMain:
     """Loads what all children share; calls `loaded` after each handler. Raises SettingsError. See `template.Load`."""
-    found = loading.load(settings, makers(settings, queues), loaded)
+    found = loading.load(settings, makers(settings, queues), lambda handler: _loaded(handler, loaded))
     # imported here, so that children share them; each child makes its own
     hooks.load(settings)
     # Imports the database's driver. This one is never used: each child opens its own.
@@ -80,6 +80,12 @@ def load_handlers(settings: Settings, queues: Mapping[str, PushQueue], loaded: C
 
         return work
     return lambda slot, throttle: EX_NO_LANES if slot.lanes else consume(settings, queues, found, slot, throttle)
+
+
+def _loaded(handler: str, loaded: Callable[[str], None]) -> None:
+    loaded(handler)
+    if lost := descriptors.lost():
+        raise SettingsError(f"{handler} closes descriptors that are not its own when it is imported: {lost}")
 
 
 def makers(settings: Settings, queues: Mapping[str, PushQueue]) -> loading.Makers:

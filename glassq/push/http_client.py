@@ -30,6 +30,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
+from glassq import descriptors
 from glassq.final_response import FinalResponse, UnaskedUpgrade
 from glassq.push.http_request import WITH_BODY
 
@@ -176,6 +177,7 @@ class HttpClient:
         except BaseException:
             connection.close()
             raise
+        descriptors.own(connection.sock, "a connection to a target", shared=False)
         return connection
 
     def _send_on(

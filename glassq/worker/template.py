@@ -122,7 +122,8 @@ class TemplateProcess:
             main, found = self._load(load)
         except SettingsError as error:
             log.error("cannot work %s", fields(why=error))
-            self._say(Unusable(str(error)[:MAX_TEXT]))
+            with suppress(OSError):
+                self._say(Unusable(str(error)[:MAX_TEXT]))
             return EX_CONFIG
         self._say(Loaded(_bounded(found)))
         while not found and (asked := os.read(self._requests, _LITTER * REQUEST.size)):

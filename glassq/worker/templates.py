@@ -51,6 +51,8 @@ class Template:
     def __init__(self) -> None:
         self.pid = 0
         self.loaded = False
+        #: whether it has said that it cannot use its settings or handlers
+        self.refused = False
         #: the slots of the children that it has been asked for, by the number of the request
         self.asked: dict[int, Slot] = {}
         self.borne = 0
@@ -265,7 +267,7 @@ class Templates:
                 if number not in wanted:
                     known.template.retire(now)
                 yield from self._hear(number, known, known.template, now)
-                self._reap(known, known.template, now)
+                yield from self._reap(number, known, known.template, now)
             elif not known.unfit and now >= known.again_at:
                 self._start(known, wanted[number], now)
 
@@ -310,6 +312,7 @@ class Templates:
                     log.error("cannot fork %s", fields(error=message.why))
                     known.back_off(now)
             elif isinstance(message, Unusable):
+                template.refused = True
                 yield LoadRefusal(number, message.why)
             elif message.found:
                 known.unfit = True
@@ -317,7 +320,7 @@ class Templates:
             else:
                 template.loaded = True
 
-    def _reap(self, known: _Generation, template: Template, now: float) -> None:
+    def _reap(self, number: int, known: _Generation, template: Template, now: float) -> Iterator[LoadRefusal]:
         """Takes away a template that has ended."""
         code = template.reap(now)
         if code is None:
@@ -331,5 +334,8 @@ class Templates:
         if code != EX_CONFIG:
             # else it has logged why
             log.error("template died %s", fields(pid=template.pid, how=how_it_ended(code)))
+        elif not template.refused:
+            # a handler's module has closed its pipe
+            yield LoadRefusal(number, "handlers cannot be used: the log says why")
         if not template.borne:
             known.back_off(now)

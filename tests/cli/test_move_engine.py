@@ -192,3 +192,17 @@ def test_everything_goes_to_postgresql_and_its_large_body_into_the_same_database
         assert body.read() == large
     with pytest.raises(BodyLost):
         move.origin.bodies.open(told["ready"].id)
+
+
+@pytest.mark.parametrize(
+    ("cli", "there", "says"),
+    [
+        ("postgres", "beanstalk:///nowhere/queue.sock", "; is it running, and is --from-engine right?"),
+        ("beanstalkd", "postgres://glassq@127.0.0.1:9/glassq", "or mend --from-engine\n"),
+    ],
+    indirect=["cli"],
+)
+def test_what_to_do_is_said_of_the_queue_that_does_not_answer(cli: Cli, there: str, says: str) -> None:
+    said = cli("move", "--from-engine", there, "--dry-run")
+    assert (said.code, says in said.err) == (69, True), said.err
+    assert "systemctl" not in said.err

@@ -280,7 +280,7 @@ def test_a_second_pause_keeps_it_paused_and_one_resume_is_enough(push: Push) -> 
 def test_another_ones_short_pause_is_shown_with_how_long_it_lasts(push: Push) -> None:
     push.add("mail")
     push.queue.pause(7200, push.tube("mail"))
-    assert " 1h 59m " in next(line for line in push.cli("queues").out.splitlines() if line.startswith("mail"))
+    assert " 1h 59m" in next(line for line in push.cli("queues").out.splitlines() if line.startswith("mail"))
 
 
 def test_a_queue_that_beanstalkd_does_not_know_yet_cannot_be_paused_and_what_can_be_done_is_said(push: Push) -> None:

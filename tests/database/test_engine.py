@@ -37,6 +37,14 @@ def test_a_file_that_is_missing_is_a_problem_and_is_not_created(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_for_a_damaged_file_the_way_out_is_named(tmp_path: Path) -> None:
+    (tmp_path / "l.db").write_text("log lines, in place of the header\n" * 100)
+    problem = write_problem(f"sqlite:///{tmp_path}/l.db", KEY)
+    assert problem is not None
+    assert problem.said.endswith("cannot be written: file is not a database")
+    assert f"mv {tmp_path}/l.db {tmp_path}/l.db.damaged" in problem.todo
+
+
 def test_a_url_that_cannot_be_used_is_a_mistake_in_the_settings() -> None:
     with pytest.raises(SettingsError, match=r"\[ledger\] url"):
         write_problem("nosuch://x", KEY)

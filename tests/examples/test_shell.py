@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import re
 import socket
+import subprocess
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
 
 from glassq import settings as settings_of
+from glassq.cli.commands.dev import new_sections
 from glassq.dev.stack import Stack, write_settings
 from glassq.push import queue_yaml
 from glassq.push.client import Client
 from glassq.push.request import tube_of
 from glassq.push.taskqueue import Queue, Task
 from glassq.settings import toml_value
+from glassq.values import Bind
 from tests.conftest import ROOT, Process, free_port, wait_for
 from tests.queues.raw import open_queue
 
@@ -143,6 +147,20 @@ def test_the_examples_queue_is_read_and_runs_one_task_at_a_time() -> None:
     queue = queue_yaml.load(str(SHELL / "queue.yaml"), ["shell"])["shell"]
     assert queue.max_concurrent_requests == 1
     assert queue.retry.task_retry_limit == 7
+
+
+def test_the_readme_gives_glassq_dev_the_queue_and_the_target(tmp_path: Path) -> None:
+    """What it has pasted into the directory of `glassq dev --dir var/shell` is settings."""
+    var = tmp_path / "var" / "shell"
+    write_settings(var, new_sections(var, Bind(f"127.0.0.1:{free_port()}")), "handlers:handle")
+    (paste,) = re.findall(r"^    (cp .*?\n    END)$", (SHELL / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "examples").symlink_to(SHELL.parent)
+    subprocess.run(["sh", "-ec", textwrap.dedent(f"    {paste}")], cwd=tmp_path, check=True, timeout=60)
+    push = settings_of.load(str(var / "glassq.toml"), {}).push
+    assert push is not None
+    assert push.targets == {"shell": "http://127.0.0.1:8083"}
+    assert "shell" in queue_yaml.load(push.queue_yaml, push.targets)
+    assert push.names == f"sqlite:///{var}/task-names.db"
 
 
 def test_the_script_can_be_started() -> None:

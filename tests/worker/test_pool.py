@@ -127,6 +127,18 @@ def test_a_wrong_configuration_ends_it_with_78_and_one_clear_line(make: Make, mi
     assert "\n" not in run.statuses()[-1]
 
 
+def test_a_module_that_closes_what_is_not_its_own_ends_it_with_78_though_the_template_cannot_say_so(make: Make) -> None:
+    run = make()
+    run.write_handlers("import os\nos.closerange(3, 4096)\n" + HANDLERS)
+    run.start()
+    assert run.ended() == 78
+    lost = (
+        "handlers:handle closes descriptors that are not its own when it is imported: the lock of the limits, the log"
+    )
+    assert lost in run.log()
+    wait_for(lambda: run.statuses() and "handlers cannot be used" in run.statuses()[-1], "systemd to be told")
+
+
 def test_a_stop_right_after_the_start_is_no_accident(make: Make) -> None:
     run = make(processes=2).start()
     wait_for(lambda: "pool starts" in run.log(), "the pool to start")

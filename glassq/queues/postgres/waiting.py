@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from glassq.descriptors import Descriptor, own
 from glassq.queues.postgres import statements
 from glassq.queues.postgres.waiters import waiting_name
 
@@ -36,6 +37,7 @@ class Waiting:
         self._looks = 0
         # the pipe that wakes it
         self._wake: tuple[int, int] | None = None
+        self._watched: list[Descriptor] = []
 
     def begin(self, tubes: tuple[str, ...], wait: float) -> None:
         """A `reserve` begins. It looks at once, unless it goes on with the wait of the one before."""
@@ -51,6 +53,9 @@ class Waiting:
         """Returns when it is time to look or to end; perhaps earlier. The first time it only begins to listen."""
         if self._wake is None:
             self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            self._watched = [Descriptor(end) for end in self._wake]
+            for end in self._watched:
+                own(end, "a connection to the queue", shared=False)
         if self._listening != tubes:
             self._listen(tubes)
         elif not self.interrupted:
@@ -92,7 +97,7 @@ class Waiting:
     def close(self) -> None:
         """The session has ended."""
         self.forget()
-        wake, self._wake = self._wake, None
+        wake, self._wake, self._watched = self._wake, None, []
         for descriptor in wake or ():
             os.close(descriptor)
 
