@@ -138,3 +138,6 @@ def test_a_database_that_is_away_is_told_first_and_once(tmp_path: Path) -> None:
     assert found[1].said.endswith("bodies, credentials, ledger, limits, schedules, task names")
     assert not any("Connection refused" in check.said for check in found[1:] if check.name not in ("intake", "metrics"))
     assert {"settings", "versions"} <= {check.name for check in found}
+    # the same where only the queue and what is with it are looked at
+    wrong = [check for check in examine_engine(Operations(load(str(file), {}), actor="ada"), Silent()) if not check.ok]
+    assert [(check.name, check.code) for check in wrong] == [("queue", 69)]

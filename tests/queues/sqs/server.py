@@ -95,6 +95,9 @@ class HostileFront:
                     message.mark_sent()
                     queue.add_message(message)
                 return 200, b"{}"
+            if path == "/glassq/make":
+                sqs_backends[DEFAULT_ACCOUNT_ID]["eu-west-1"].create_queue(json.loads(body))
+                return 200, b"{}"
             if path == "/glassq/drop":
                 for name in json.loads(body):
                     _backend_of(name).delete_queue(name)

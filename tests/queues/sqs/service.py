@@ -91,6 +91,10 @@ class SqsService:
         """Puts so many messages into a queue, past all calls."""
         self._ask("fill", json.dumps([queue, messages, text]).encode())
 
+    def make(self, queue: str) -> None:
+        """Makes a queue with the service's own defaults, as another tool would."""
+        self._ask("make", json.dumps(queue).encode())
+
     def drop(self, queues: Sequence[str]) -> None:
         """Deletes these queues."""
         self._ask("drop", json.dumps(queues).encode())
