@@ -169,6 +169,13 @@ class SearchIncomplete(QueueError):
         self.looked = looked
 
 
+class Unseen(SearchIncomplete):
+    """The engine cannot show all jobs: about `many` of those that were asked for. `why` says so in its words."""
+
+    def __init__(self, why: str, many: int) -> None:
+        QueueError.__init__(self, f"{why}; about {many} wait or are at work")
+
+
 class JobNotFound(QueueError):
     """There is no such job, or its state or owner does not allow the command."""
 

@@ -299,8 +299,8 @@ def setup(level: str = "info", stream: TextIO | None = None, *, form: str = "tex
     if before is not None:
         before.close()
     logging.basicConfig(level=level.upper(), handlers=[others], force=True)
-    # Log lines of these libraries contain URLs with users' ids; warnings are enough.
-    for name in ("google", "httplib2"):
+    # Log lines of these contain URLs with users' ids, or where credentials were found; warnings are enough.
+    for name in ("google", "httplib2", "botocore"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Their warnings quote URL and response; the reason of the attempt already has the cause.
     for name in ("googleapiclient", "urllib3"):

@@ -202,7 +202,7 @@ def named_in(wanted: frozenset[str], journaled: Iterable[bytes], queue: Inspecto
     for data in journaled:
         named |= _named_by(data, owners)
     if queue.capabilities.lists != ALL_STATES:
-        raise Unsupported("this engine cannot show all its jobs")
+        raise Unsupported(queue.capabilities.unseen or f"{queue.engine} cannot show all its jobs")
     for job in queue.find(ALL_STATES, [counts.name for counts in queue.counts()]):
         named |= _named_by(job.body, owners)
     return frozenset(key for key in wanted if owner(key) in named)

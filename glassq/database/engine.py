@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from glassq.database import locks
 from glassq.database.plain import file_of
+from glassq.database.rights import Trouble
 from glassq.descriptors import Descriptor, own_opened
 from glassq.errors import SettingsError
 from glassq.log import fields, logger
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection, Engine
 
-    from glassq.database.rights import Trouble
     from glassq.database.schema import Needs
 
 log = logger("glassq.database")
@@ -150,8 +150,6 @@ def write_problem(text: str, key: str, needs: Needs | None = None) -> Trouble | 
     Begins a transaction and rolls it back; asks PostgreSQL about the tables that are needed. An SQLite file that is
     missing is a problem, and is not created. Raises SettingsError if the URL cannot be used.
     """
-    from glassq.database.rights import Trouble
-
     url = parse_url(text, key)
     file = sqlite_file(url)
     engine = _engine(url if file is None else _in_mode(url, file, "rw"))

@@ -31,16 +31,8 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGenConn
 
 # What else of psycopg is used here is taken from this module, which says what to do where it is missing.
-__all__ = [
-    "Int8BinaryDumper",
-    "Opened",
-    "amiss",
-    "below",
-    "default_passfile_ignored",
-    "has_many_hosts",
-    "ignored_passfile",
-]
-__all__ += ["opening", "psycopg", "seconds_for_each", "why_ignored"]
+__all__ = ["Int8BinaryDumper", "Opened", "amiss", "below", "default_passfile_ignored", "has_many_hosts"]
+__all__ += ["ignored_passfile", "opening", "psycopg", "seconds_for_each", "why_ignored"]
 
 # The options that name a file which must be there. "system" is libpq's word for the system's certificates.
 _FILES = ("passfile", "sslrootcert", "sslcert", "sslkey", "sslcrl")
@@ -129,7 +121,8 @@ def seconds_for_each(url: str, connect_timeout: float, left: float) -> float:
     given = conninfo_to_dict(url)
     if problem := _no_number(given, "connect_timeout"):
         raise psycopg.ProgrammingError(problem)
-    return min(float(given.get("connect_timeout") or connect_timeout), left / len(_hosts(given)))
+    # libpq's 0 would be for ever
+    return min(int(given.get("connect_timeout") or 0) or connect_timeout, left / len(_hosts(given)))
 
 
 def opening(url: str, name: str, seconds: float, *, writes: bool = True) -> str:

@@ -255,7 +255,7 @@ class PostgresSession:
         why = error.diag.message_primary or str(error).strip().partition("\n")[0] or type(error).__name__
         said = f"{self._place()}: {why}"
         if state in ("42P01", "3F000"):
-            return WrongTables(said, "`glassq queue init --url OWNER --grant ROLE` makes the tables")
+            return WrongTables(said, "`glassq queue init --url OWNER --grant ROLE` makes it, or says more")
         if state == "42703":
             return WrongTables(f"{said}: the tables are older", "`glassq queue upgrade`, as their owner (--url OWNER)")
         if state == "54000":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from glassq.errors import InvalidRequest, LedgerError, SettingsError
+from glassq.errors import InvalidRequest, LedgerError, SettingsError, Unsupported
 from glassq.operations.bulk import AT_WORK, Plan, act_on_packet, not_ours, plan_buried, plan_named, run
 from glassq.operations.missing import surely_missing
 from glassq.operations.pace import packets_of
@@ -83,7 +83,7 @@ def _lost_ones(operations: Operations, queue: Inspector, asked: Sequence[str], p
         return {}
     try:
         names = _missing(operations, queue, progress)
-    except (LedgerError, SettingsError):
+    except (LedgerError, SettingsError, Unsupported):
         return {}
     fits = {text: [name for name in names if name.startswith(text.strip().lower())] for text in asked}
     return {text: found[0] for text, found in fits.items() if len(found) == 1}

@@ -26,6 +26,7 @@ from glassq.errors import (
     NotInOurTubes,
     SearchIncomplete,
     SettingsError,
+    Unseen,
     Unsupported,
 )
 from glassq.mask import masked_text
@@ -175,12 +176,17 @@ def look(operations: Operations, queue: Inspector, ref: str) -> Found:
 
 
 def require_lists(queue: Inspector, states: Iterable[State]) -> None:
-    """Raises Unsupported where the engine cannot show jobs of one of these states."""
+    """Raises Unsupported where the engine cannot show jobs of one of these states: it says what works."""
     for state in sorted(frozenset(states) - queue.capabilities.lists):
-        raise Unsupported(f"{queue.engine} cannot show a delivery that {_STATES[state]}")
+        raise Unsupported(queue.capabilities.unseen or f"{queue.engine} cannot show a delivery that {_STATES[state]}")
 
 
 _STATES = {"ready": "waits", "delayed": "waits for its time", "reserved": "is being worked", "buried": "is buried"}
+
+
+def sees_all(queue: Inspector) -> bool:
+    """Whether the engine can show every job."""
+    return queue.capabilities.lists >= ALL_STATES
 
 
 # -- tubes -------------------------------------------------------------------------------------------------------------
@@ -276,6 +282,22 @@ def walk(
         yield found_in(operations, job)
 
 
+def walk_all(operations: Operations, queue: Inspector, tubes: Sequence[str], progress: Progress) -> Iterator[Found]:
+    """Every job of these tubes, newest first, in whatever state. Raises as `walk`.
+
+    Where the engine can show some of them alone, these; and Unseen at the end, if there are more.
+    """
+    shown = 0
+    for found in walk(operations, queue, ALL_STATES & queue.capabilities.lists, tubes, progress):
+        shown += 1
+        yield found
+    if not sees_all(queue):
+        hidden = sum(counts.jobs for counts in queue.counts(tubes)) - shown
+        if hidden > 0:
+            why = queue.capabilities.unseen or f"{queue.engine} cannot show a delivery that {_STATES['ready']}"
+            raise Unseen(why, hidden)
+
+
 def buried_matching(operations: Operations, queue: Inspector, filter_: Filter, progress: Progress) -> Iterator[Found]:
     """The buried jobs of our tubes that fit, newest first; raises what `walk` and `tubes_of` raise.
 
@@ -331,6 +353,8 @@ class Finder:
     queue: Inspector
     progress: Progress
     _by_name: dict[str, str] | None = field(default=None, init=False)
+    # why it may be in the queue though the search did not find it
+    _hidden: str = field(default="", init=False)
     # the deliveries of each task's name, which is unique within a queue only, and the tubes they are in
     _by_task: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
 
@@ -376,8 +400,11 @@ class Finder:
         """The error that says what the ledger knows of it, or that it may be in a tube that is not ours."""
         entries = self._entries(prefix)
         settled = any(entry.state not in OPEN or entry.replayed for entry in entries)
-        if settled or not (elsewhere := self._elsewhere()):
+        if settled or self._hidden or not (elsewhere := self._elsewhere()):
             fate = f": {ledger_state(entries[0])}" if len(entries) == 1 else ""
+            if self._hidden and not settled:
+                fate = f"; {ledger_state(entries[0], self._hidden)}" if len(entries) == 1 else ""
+                return NotFound(f"it is not among what can be seen of the queue: {self._hidden}{fate}")
             return NotFound(f"the queue holds no delivery {text}{fate or _cause_hint(prefix)}")
         lost = f"; if it is in none, `glassq replay {entries[0].delivery}` puts it again" if len(entries) == 1 else ""
         return NotInOurTubes(f"{text} is not in our tubes; {elsewhere}{lost}{_cause_hint(prefix)}")
@@ -426,10 +453,12 @@ class Finder:
             self._by_name = {}
             tubes = our_tubes(self.operations, self.queue)
             try:
-                for found in walk(self.operations, self.queue, ALL_STATES, tubes, self.progress):
+                for found in walk_all(self.operations, self.queue, tubes, self.progress):
                     self._by_name.setdefault(found.name, found.ref)
                     if task := found.labels.get("task"):
                         self._by_task.setdefault(task, {}).setdefault(found.name, found.tube)
+            except Unseen as error:
+                self._hidden = str(error)
             except SearchIncomplete as error:
                 self.progress.warn(str(error))
             self._by_name.pop("", None)
@@ -448,8 +477,11 @@ def _cause_hint(text: str) -> str:
     return f" (if it is the id of a cause: `glassq buried --group {text}`)" if is_cause_id(text) else ""
 
 
-def ledger_state(entry: Entry) -> str:
-    """What became of a delivery that is not in the queue, by the ledger."""
+def ledger_state(entry: Entry, unseen: str = "") -> str:
+    """What became of a delivery that is not in the queue, by the ledger.
+
+    `unseen` says why it may be in the queue all the same, where not all of it can be seen.
+    """
     if entry.state == "archived":
         file = masked_text(entry.reason)
         return f"it is archived in {file}, and `glassq restore {file}` puts it back"
@@ -459,6 +491,8 @@ def ledger_state(entry: Entry) -> str:
         return f"it is {entry.state}"
     if entry.replayed:
         return f"it was replayed as {entry.replayed}"
+    if unseen:
+        return f"the ledger has it as {entry.state}, since {moment(entry.updated)}"
     return (
         f"the ledger last had it as {entry.state}, at {moment(entry.updated)}; if it still does in a moment, the queue "
         f"has lost it, and `glassq replay {entry.delivery}` puts it again"

@@ -21,10 +21,9 @@ from glassq.errors import DamagedDelivery, GlassqError, InvalidRequest, SearchIn
 from glassq.operations import archive, archive_file, journal, restore
 from glassq.operations.bulk import AT_WORK, Plan, act_on_packet, chosen, end_early, step_by_step
 from glassq.operations.filters import Filter, parse
-from glassq.operations.find import our_tubes, walk
+from glassq.operations.find import our_tubes, walk_all
 from glassq.operations.pace import packets_of
 from glassq.operations.result import Did, Report, remark
-from glassq.queues.base import ALL_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -309,7 +308,7 @@ def _jobs(
     jobs, results = [], []
     tubes = our_tubes(operations, queue)
     try:
-        for found in filter(asked.fits, walk(operations, queue, ALL_STATES, tubes, progress)):
+        for found in filter(asked.fits, walk_all(operations, queue, tubes, progress)):
             each = chosen(found.ref, found)
             if found.job.state == "reserved":
                 results.append(each.result(Did.NOTHING, AT_WORK))

@@ -63,12 +63,15 @@ def carry_out(operations: Operations, queue: Inspector, plan: Plan, progress: Pr
     """Kicks what is still buried as it was planned, at this pace."""
     report = Report(list(plan.results))
     kicked: dict[str, str] = {}
+    moved: list[tuple[Found, str]] = []
 
     def act(packet: Sequence[Chosen]) -> Iterator[Result]:
         return change_packet(operations, queue, packet, lambda found: Change(found.job, "ready"), made_ready)
 
-    def made_ready(each: Chosen, _found: Found, ref: str) -> Result:
+    def made_ready(each: Chosen, found: Found, ref: str) -> Result:
         kicked[each.ref] = ref
+        if ref != each.ref:
+            moved.append((found, ref))
         return each.result(Did.KICKED, job=ref)
 
     try:
@@ -76,6 +79,7 @@ def carry_out(operations: Operations, queue: Inspector, plan: Plan, progress: Pr
             tracker = OutcomeTracker(operations, queue, lot) if decides or pace.follow else None
             kicked.clear()
             run(report, plan, pace.packets(lot, progress), act, progress)
+            _note(operations, moved, progress)
             if report.error is not None:
                 return report
             if decides and tracker and not _went_well(report, plan, tracker, kicked, pace, progress):
@@ -85,6 +89,15 @@ def carry_out(operations: Operations, queue: Inspector, plan: Plan, progress: Pr
     except GlassqError as error:
         end_early(report, plan, error)
     return report
+
+
+def _note(operations: Operations, moved: list[tuple[Found, str]], progress: Progress) -> None:
+    """Notes in the ledger which deliveries another job holds now, where the engine kicks by a put."""
+    if moved:
+        with operations.corrector(progress) as ledger:
+            for found, ref in moved:
+                ledger.held(found.delivery, ref, found.tube)
+        moved.clear()
 
 
 def _went_well(

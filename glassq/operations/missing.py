@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from glassq.delivery import decode
 from glassq.errors import Conflict, DamagedDelivery, JobNotFound, SearchIncomplete
-from glassq.operations.find import require_lists
+from glassq.operations.find import require_lists, sees_all
 from glassq.queues.base import ALL_STATES
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def find_missing(operations: Operations, queue: Inspector, seconds: float, progr
 
     Raises LedgerError, SettingsError for the ledger's URL, QueueError, and Stopped.
     """
-    recorded = _recorded(operations)
+    recorded = _recorded(operations, queue)
     deadline = time.monotonic() + seconds
     looked, absent = _not_at_their_jobs(queue, recorded, deadline, progress)
     if absent:
@@ -107,9 +107,13 @@ def surely_missing(operations: Operations, queue: Inspector, progress: Progress)
     return found.deliveries
 
 
-def _recorded(operations: Operations) -> list[Open]:
+def _recorded(operations: Operations, queue: Inspector) -> list[Open]:
+    """Those that are unfinished; where the engine cannot show what waits, those that it would show: buried ones."""
     with operations.ledger() as ledger:
-        return ledger.open_ones()
+        found = ledger.open_ones()
+    if sees_all(queue):
+        return found
+    return [each for each in found if each.state == "buried" and queue.is_ref(each.job)]
 
 
 def _not_at_their_jobs(
@@ -138,22 +142,21 @@ def _still_after_lag(operations: Operations, queue: Inspector, absent: list[Open
 
 def _still(operations: Operations, queue: Inspector, absent: Sequence[Open]) -> list[Open]:
     """Those that the ledger still has as unfinished, and that are not in the job that it names by now."""
-    latest = {delivery.delivery: delivery for delivery in _recorded(operations)}
+    latest = {delivery.delivery: delivery for delivery in _recorded(operations, queue)}
     unfinished = (latest[delivery.delivery] for delivery in absent if delivery.delivery in latest)
     return [delivery for delivery in unfinished if not _holds(queue, delivery)]
 
 
 def _look_everywhere(queue: Inspector, wanted: dict[str, Open], deadline: float, progress: Progress) -> bool:
     """Takes out of `wanted` what some job of any tube holds; whether all jobs were looked at in time."""
-    if not queue.capabilities.lists >= ALL_STATES:
-        return False
+    states = ALL_STATES & queue.capabilities.lists
 
     def advance(looked: int, total: int) -> None:
         progress.advance(looked, total, "looking at jobs")
 
     tubes = [counts.name for counts in queue.counts()]
     try:
-        for job in queue.find(ALL_STATES, tubes, progress=advance):
+        for job in queue.find(states, tubes, progress=advance):
             wanted.pop(_delivery_in(job.body), None)
             if not wanted:
                 return True
@@ -161,7 +164,7 @@ def _look_everywhere(queue: Inspector, wanted: dict[str, Open], deadline: float,
                 return False
     except SearchIncomplete:
         return False
-    return True
+    return states == ALL_STATES
 
 
 def _holds(queue: Inspector, delivery: Open) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from glassq.causes import reason
 from glassq.errors import JobNotFound, LedgerError, SearchIncomplete, SettingsError
-from glassq.operations.find import found_in, our_tubes
+from glassq.operations.find import found_in, our_tubes, sees_all
 from glassq.queues.base import ALL_STATES
 
 if TYPE_CHECKING:
@@ -125,7 +125,8 @@ class OutcomeTracker:
 
     def _search(self, refs: Collection[str]) -> dict[str, tuple[str, str]]:
         """Without a ledger: whatever is still in the queue was not done."""
-        if not refs:
+        if not refs or not sees_all(self._queue):
+            # what cannot be seen there may wait as well
             return {}
         again: dict[str, str] = {}
         tubes = our_tubes(self._operations, self._queue)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from glassq.errors import GlassqError
 from glassq.operations import push_queues
+from glassq.operations.find import require_lists
 from glassq.push.names import open_names
 from glassq.push.purge import Purged, purge
+from glassq.queues.base import WAITING_STATES
 from glassq.settings import parked_of
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class PurgeReport:
 
 def plan(operations: Operations, queue: Inspector, queues: PlannedQueues, name: str) -> PurgePlan:
     """What the queue holds now. Raises InvalidRequest where there is no such queue, SettingsError, QueueError."""
+    require_lists(queue, WAITING_STATES)
     tube = push_queues.chosen(operations, queue, queues, [name])[name]
     # Nothing is asked or deleted where the names' URL is wrong.
     open_names(push_queues.settings_of(operations)).close()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from glassq.errors import InvalidRequest
+from glassq.operations.tubes import wanted_tubes
 from glassq.queues import engine_name, open_tables
 from glassq.values import QueueUrl
 
@@ -27,6 +28,8 @@ class TablesReport:
     `found` is the version of the queue's that was there (0: none); now they are of this glassq's, which is `known`.
     `made` are the parts whose tables were made ("queue", "ledger"), `changed` those that were of an older version.
     `rights` are the statements that give a role of pools and intake what it needs; `granted` is the role that got it.
+    `noun` is what the engine has: "tables", or "queues", whose names are the parts then. Unless it `grants`, `rights`
+    are given elsewhere.
     """
 
     url: str
@@ -37,6 +40,8 @@ class TablesReport:
     changed: tuple[str, ...] = ()
     rights: tuple[str, ...] = ()
     granted: str = ""
+    noun: str = "tables"
+    grants: bool = True
 
     def document(self) -> dict[str, Any]:
         """The report for JSON."""
@@ -68,12 +73,12 @@ def upgrade(operations: Operations, *, url: str = "", role: str = "") -> TablesR
 
 def _prepared(operations: Operations, url: str, role: str, *, make: bool) -> TablesReport:
     at = _url(url) if url else operations.settings.queue.url
-    tables = open_tables(operations.settings, at)
+    tables = open_tables(operations.settings, at, wanted_tubes(operations))
     if tables is None:
         return TablesReport(at, engine_name(at))
     with closing(tables):
         if not make and not tables.version():
-            raise InvalidRequest(f"there are no tables of glassq in {at}: `glassq queue init` makes them")
+            raise InvalidRequest(f"there are no {tables.noun} of glassq in {at}: `glassq queue init` makes them")
         if role:
             tables.check_role(role)
         if at.is_database:
@@ -97,6 +102,8 @@ def _prepared(operations: Operations, url: str, role: str, *, make: bool) -> Tab
             changed=tuple(name for name, version in after.items() if before.get(name, version) != version),
             rights=tuple(tables.rights(role or "your_role")),
             granted=role,
+            noun=tables.noun,
+            grants=tables.grants,
         )
 
 

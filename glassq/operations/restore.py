@@ -23,10 +23,10 @@ from glassq.errors import (
 from glassq.ledger import Entry
 from glassq.operations import archive_file
 from glassq.operations.bulk import digest_of, ended_by, packet_results, step_by_step, succeeded
-from glassq.operations.find import unworked, walk
+from glassq.operations.find import unworked, walk_all
 from glassq.operations.pace import packets_of
 from glassq.operations.result import Did, Report, Result, not_done
-from glassq.queues.base import ALL_STATES, NewForm
+from glassq.queues.base import NewForm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -183,7 +183,7 @@ class Duplicates:
         """Looks at all jobs of all tubes: what was restored before may have been moved aside since."""
         everywhere = {self.operations.tube, *(counts.name for counts in queue.counts()), *tubes}
         try:
-            for found in walk(self.operations, queue, ALL_STATES, sorted(everywhere), progress):
+            for found in walk_all(self.operations, queue, sorted(everywhere), progress):
                 self.add(digest_of(found.job.body), found.name)
         except SearchIncomplete as error:
             progress.warn(str(error))

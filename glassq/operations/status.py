@@ -41,8 +41,9 @@ class QueueStatus:
     """The queue at `url`. `tubes` are ours, the main one first.
 
     The others of ours, and the `foreign` ones of other programs, hold jobs. `oldest` is the oldest ready job of ours.
-    `files_missing` says which of the engine's files are no longer there ("": none, as far as is known). `refuses` is
-    why it takes no jobs; that is tried where there are signs of it.
+    `files_missing` says which of the engine's files are no longer there ("": none, as far as is known). The engine may
+    not tell the oldest job, or who waits (`sees_oldest`, `sees_consumers`). `refuses` is why it takes no jobs; that is
+    tried where there are signs of it.
     """
 
     url: str
@@ -51,6 +52,8 @@ class QueueStatus:
     foreign: tuple[TubeCounts, ...]
     oldest: Job | None
     files_missing: str
+    sees_oldest: bool = True
+    sees_consumers: bool = True
     refuses: str = ""
 
     @property
@@ -74,6 +77,7 @@ class QueueStatus:
             **engine.details,
             "files_missing": self.files_missing,
             "tubes": [msgspec.structs.asdict(tube) for tube in (*self.tubes, *self.foreign)],
+            "sees_consumers": self.sees_consumers,
             "oldest_ready": {"job": self.oldest.ref, "age": self.oldest.age} if self.oldest else None,
         }
 
@@ -153,7 +157,8 @@ def _queue(operations: Operations, queue: Inspector) -> tuple[QueueStatus, list[
     facts = list(queue.facts([counts.name for counts in ours]))
     files_missing = next((fact.said for fact in facts if fact.files_lost), "")
     url, oldest = operations.settings.queue.url, _oldest(queue, ours)
-    seen = QueueStatus(url, queue.status(), ours, foreign, oldest, files_missing)
+    can = queue.capabilities
+    seen = QueueStatus(url, queue.status(), ours, foreign, oldest, files_missing, can.oldest, can.sees_consumers)
     return seen, [*facts, *_in_memory(queue, seen)]
 
 
@@ -250,7 +255,7 @@ def _in_memory(queue: Inspector, seen: QueueStatus) -> Iterator[Fact]:
 
 
 def _nobody_takes(seen: QueueStatus) -> bool:
-    if any(tube.waiting or tube.reserved for tube in seen.tubes):
+    if not seen.sees_consumers or any(tube.waiting or tube.reserved for tube in seen.tubes):
         return False
     main, *pushed = [tube.ready > 0 and not tube.paused_for for tube in seen.tubes]
     # A child that waits for the rate of a push queue does not always wait in the queue's server.

@@ -27,6 +27,7 @@ from glassq.push.task_errors import (
     BadTaskStateError,
     DuplicateTaskNameError,
     Error,
+    InternalError,
     InvalidTaskError,
     TaskAlreadyExistsError,
     TaskTooLargeError,
@@ -154,6 +155,7 @@ class Client:
         """
         self.known(queue_name)
         with self.inspector(SEARCH_WITHIN) as inspector:
+            _require_waiting(inspector)
             tubes = self._tubes(inspector, queue_name)
             done = Purged.of(*inspector.counts(tubes))
             for _ in purge(inspector, tubes, self.names, done):
@@ -168,6 +170,7 @@ class Client:
         self.known(queue_name)
         deleted: set[str] = set()
         with self.inspector(SEARCH_WITHIN) as inspector, TombstoneBatch(self.names) as finished:
+            _require_waiting(inspector)
             for job in inspector.find(WAITING_STATES, self._tubes(inspector, queue_name)):
                 delivery = readable(job)
                 name = delivery.labels.get("task", "") if delivery else ""
@@ -186,7 +189,8 @@ class Client:
         known, tube = self.known(queue_name), tube_of(self._base, queue_name)
         with self.inspector(within) as inspector:
             (counts,) = inspector.counts([tube])
-            return counts, inspector.first("ready", tube), known
+            first = inspector.first("ready", tube) if inspector.capabilities.oldest else None
+            return counts, first, known
 
     def close(self) -> None:
         """Closes the idle connections; later calls open others."""
@@ -286,6 +290,12 @@ def _check(tasks: Sequence[TaskSpec]) -> None:
             names.add(task.name)
     if len({id(task) for task in tasks}) < len(tasks):
         raise BadTaskStateError("one task stands more than once in one call")
+
+
+def _require_waiting(inspector: Inspector) -> None:
+    """Raises InternalError where the engine cannot show what waits."""
+    if unseen := inspector.capabilities.unseen:
+        raise InternalError(unseen)
 
 
 def _delete(inspector: Inspector, job: Job) -> bool:

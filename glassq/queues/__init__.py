@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from glassq.errors import QueueError
     from glassq.queues.base import Inspector, Producer, Receiver
     from glassq.queues.engine import EngineTables, LocalEngine, Mover, Opening
@@ -41,9 +43,12 @@ def open_inspector(settings: Settings) -> Inspector:
     return _opening(settings.queue.url).open_inspector(settings)
 
 
-def open_tables(settings: Settings, url: QueueUrl) -> EngineTables | None:
-    """The tables of the engine at `url`, for whoever makes them; None where it needs none. Connects when it is used."""
-    return _opening(url).open_tables(settings, url)
+def open_tables(settings: Settings, url: QueueUrl, tubes: Sequence[str] = ()) -> EngineTables | None:
+    """The tables of the engine at `url`, for whoever makes them; None where it needs none. Connects when it is used.
+
+    `tubes` are used beside those that the settings name, as those of queue.yaml.
+    """
+    return _opening(url).open_tables(settings, url, tubes)
 
 
 def open_mover(settings: Settings) -> Mover | None:

@@ -197,7 +197,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     engine keeps a job, in seconds; None: for ever. `withdraws`: a job that nobody has can be withdrawn. `bearer`: a
     reservation belongs to no connection; whoever knows its handle can end it. `sees_consumers`: the engine tells who
     waits, and who is connected. `buries_in_place`: to bury or to kick a job as it is needs no put. `never_forgets`:
-    nobody can configure the engine so that it forgets what it has answered.
+    nobody can configure the engine so that it forgets what it has answered. `unseen` says for people why jobs of other
+    states than `lists` cannot be found, and what works.
     """
 
     lists: frozenset[State]
@@ -220,6 +221,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     sees_consumers: bool = True
     buries_in_place: bool = True
     never_forgets: bool = False
+    unseen: str = ""
 
 
 class Producer(Protocol):

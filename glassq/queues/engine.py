@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from glassq.errors import QueueError
@@ -35,8 +35,11 @@ class Opening(Protocol):
     def local_engine(self, settings: Settings) -> LocalEngine:
         """The parts of the engine on this machine."""
 
-    def open_tables(self, settings: Settings, url: QueueUrl) -> EngineTables | None:
-        """The tables at `url`, a database of this engine; None where it needs none."""
+    def open_tables(self, settings: Settings, url: QueueUrl, tubes: Sequence[str] = ()) -> EngineTables | None:
+        """The tables at `url`, a database of this engine; None where it needs none.
+
+        `tubes` are used beside those that the settings name.
+        """
 
     def open_mover(self, settings: Settings) -> Mover | None:
         """What moves on what the engine cannot keep so itself; None where it keeps all."""
@@ -77,10 +80,17 @@ class LocalEngine(Protocol):
 
 
 class EngineTables(Protocol):
-    """The tables of an engine that keeps jobs in a database. `known` is the version that this code makes.
+    """The tables of an engine that keeps jobs in a database, or what takes their place.
 
     Every call may raise QueueError.
+    `known` is the version that this code makes. `noun` is what they are called: "tables". Unless `grants`, the rights
+    are given elsewhere.
     """
+
+    @property
+    def noun(self) -> str: ...
+    @property
+    def grants(self) -> bool: ...
 
     @property
     def engine(self) -> str:
@@ -102,7 +112,10 @@ class EngineTables(Protocol):
         """
 
     def parts(self) -> dict[str, int]:
-        """The versions of all tables of ours at this place, by what lives in them: "queue", and what is beside it."""
+        """The versions of all tables of ours at this place, by what lives in them: "queue", and what is beside it.
+
+        Where there are no tables, by the names of what takes their place.
+        """
 
     def check_role(self, role: str) -> None:
         """Raises InvalidRequest if there is no such role, or if this engine can give it nothing."""

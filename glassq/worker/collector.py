@@ -156,8 +156,9 @@ class PoolCollector:
         for tube in self._counts():
             for state in ("ready", "reserved", "delayed", "buried"):
                 jobs[tube.name, state] = float(getattr(tube, state))
-            first = self._inspector.first("ready", tube.name) if tube.ready else None
-            oldest[tube.name,] = self._ready_for(first) if first else 0.0
+            if self._inspector.capabilities.oldest:
+                first = self._inspector.first("ready", tube.name) if tube.ready else None
+                oldest[tube.name,] = self._ready_for(first) if first else 0.0
             paused[tube.name,] = float(tube.paused_for > 0)
         return {_JOBS: jobs, _OLDEST: oldest, _PAUSED: paused}
 

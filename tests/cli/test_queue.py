@@ -59,13 +59,21 @@ def test_what_was_made_is_said_by_its_parts(empty: Cli) -> None:
     assert "queue," not in said and "already" not in said
 
 
+def test_no_right_is_granted_on_what_is_not_ours(empty: Cli, postgres: PostgresServer) -> None:
+    # its ledger is a file, so nothing of glassq's has this name
+    postgres.execute("CREATE TABLE schedules (id int); CREATE ROLE nobody_else LOGIN", empty.url.rpartition("/")[2])
+    said = empty("queue", "init", "--grant", "nobody_else", "--json")
+    assert said.code == 0, said.err
+    assert not any("schedules" in statement for statement in said.json["rights"])
+
+
 def test_a_role_that_is_not_there_is_told_with_what_makes_it_before_anything_is_made(empty: Cli) -> None:
     said = empty("queue", "init", "--grant", "nosuch")
     assert (said.code, "CREATE ROLE nosuch LOGIN PASSWORD '...'; makes it" in said.err) == (2, True)
     assert empty("status").code == 78
 
 
-@pytest.mark.parametrize("table", ["meta", "deliveries", "schedules", "task_names"])
+@pytest.mark.parametrize("table", ["meta", "task_names"])
 def test_a_database_with_tables_of_others_is_left_as_it_is(empty: Cli, postgres: PostgresServer, table: str) -> None:
     empty.file.write_text(f'[queue]\nurl = "{empty.url}"\n[push]\n')
     database = empty.url.rpartition("/")[2]

@@ -57,6 +57,7 @@ def test_what_is_wrong_with_one_of_several_hosts_is_found() -> None:
         ("postgres://u@a,b/d", 0.5, 0.25),
         ("postgres://u@a,b/d", 10, 1.0),
         ("postgres://u@a,b/d?connect_timeout=4", 10, 4.0),
+        ("postgres://u@a,b/d?connect_timeout=0", 10, 1.0),
     ],
 )
 def test_all_hosts_together_have_the_time_that_is_left(url: str, left: float, seconds: float) -> None:

@@ -154,7 +154,7 @@ def test_what_is_kept_nowhere_is_503_and_its_connection_goes_on(
 def test_beyond_what_may_wait_a_ping_is_503_at_once(
     beanstalkd: Beanstalkd, start_web: Callable[..., Web], frozen: Callable[[], None], limit: str
 ) -> None:
-    web = start_web(beanstalkd.url, conf=f"BufferingWorker.{limit}")
+    web = start_web(beanstalkd.url, conf=f"BufferingWorker.{limit}", budget=1.0)
     assert web.ask(PING).status == 200
     frozen()
     with ExitStack() as stack:

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.errors import Conflict, InvalidRequest, QueueUnavailable, Stopped, Unsupported
+from glassq.errors import Conflict, InvalidRequest, QueueUnavailable, Stopped
 from glassq.operations import archive, archive_file, pace, restore
 from glassq.operations.filters import Filter, Selection
 from glassq.operations.progress import Silent
 from glassq.operations.result import Did
-from glassq.queues.base import ALL_STATES
 from tests.cli.conftest import a_delivery, put, put_bytes
 from tests.operations.conftest import Blind, Heard, StopsAt
 
@@ -142,16 +141,17 @@ def test_a_request_that_names_nothing_or_two_things_is_refused(operations: Opera
         archive.plan(operations, inspector, Selection(filter=Filter(tube="other")), Silent())
 
 
-def test_an_engine_that_does_not_show_all_jobs_restores_nothing(
+def test_where_the_engine_does_not_show_all_jobs_a_restore_warns_that_one_may_be_there_already(
     operations: Operations, inspector: Inspector, queue: Queue, tmp_path: Path
 ) -> None:
     put(queue, a_delivery(buried="busy"), "buried")
     file = archived(operations, inspector, tmp_path).file
     assert file is not None
     blind: Inspector = Blind(inspector)  # type: ignore[assignment]
-    with pytest.raises(Unsupported, match="SQS cannot show a delivery that"):
-        restore.plan(operations, blind, [file], Silent())
-    assert list(inspector.find(ALL_STATES, ["glassq"])) == []
+    put(queue, a_delivery(), "ready")
+    heard = Heard()
+    assert len(restore.plan(operations, blind, [file], heard).jobs) == 1
+    assert any("SQS cannot show a delivery that waits; about 1" in words for words in heard.warnings), heard.warnings
 
 
 def test_a_restore_that_is_stopped_keeps_the_report_and_goes_on_later(

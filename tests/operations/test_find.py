@@ -110,8 +110,10 @@ def test_what_the_engine_cannot_do_is_refused_by_name_before_anything_is_done(
     asked = move.Move(selection=Selection(), target="glassq.push.aside", origin="glassq")
     with pytest.raises(Unsupported, match="SQS cannot show a delivery that waits"):
         move.plan(operations, blind, asked, Silent())
-    with pytest.raises(Unsupported, match="SQS cannot show a delivery that"):
-        Finder(operations, blind, Silent()).find(FIRST[:8])
+    assert Finder(operations, blind, Silent()).find(FIRST[:8]).ref == str(job)
+    put(queue, a_delivery(), "ready")
+    with pytest.raises(NotFound, match="SQS cannot show a delivery that waits; about 1 wait or are at work"):
+        Finder(operations, blind, Silent()).find("00000000")
     with pytest.raises(Unsupported, match="SQS cannot pause a tube"):
         pause.pause(blind, {"glassq": "glassq"}, 5)
     plan = kick.plan(operations, blind, Selection(everything=True), Silent())

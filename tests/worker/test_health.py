@@ -112,7 +112,11 @@ def test_outside_of_an_attempt_one_that_does_nothing_is_frozen(quick_child: Chil
 
 
 @busy
-def test_outside_of_an_attempt_one_that_uses_the_cpu_has_more_time_but_not_without_end(child: Child) -> None:
+def test_outside_of_an_attempt_one_that_uses_the_cpu_has_more_time_but_not_without_end(
+    child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # on a busy machine it gets far less than it asks for
+    monkeypatch.setattr(health, "BUSY_SHARE", 0.01)
     wait_for(lambda: child.verdict() == SILENT, "it to be found out")
     assert child.silent_for() > MAX_SILENCE
 

@@ -1,4 +1,4 @@
-"""`glassq queue`: the tables of an engine that keeps jobs in a database."""
+"""`glassq queue`: the tables of an engine that keeps jobs in a database, or the queues of Amazon SQS."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _grant = click.option(
 
 @click.group(cls=CommandGroup)
 def queue() -> None:
-    """The queue's tables, where it is a PostgreSQL database; beanstalkd needs nothing."""
+    """The queue's tables, where it is a PostgreSQL database, or the queues of Amazon SQS; beanstalkd needs nothing."""
 
 
 @queue.command()
@@ -41,7 +41,10 @@ def queue() -> None:
 @as_json
 @pass_app
 def init(app: App, url: str, role: str, as_json: bool) -> None:
-    """Make the tables. Where they are, only what is older than this glassq is changed."""
+    """Make the tables. Where they are, only what is older than this glassq is changed.
+
+    At Amazon SQS it makes a queue for each tube that settings and queue.yaml name, which keeps deliveries for 14 days.
+    """
     _tell(app, operation.init, url, role, as_json)
 
 
@@ -86,6 +89,10 @@ def _tell(app: App, do: Callable[..., TablesReport], url: str, role: str, as_jso
         click.echo(line(words))
     if report.granted:
         click.echo(line(f"role {report.granted} has the rights that pools and intake need"))
+    elif report.rights and not report.grants:
+        click.echo("Intake, pools and operators need no more than this (an IAM policy; docs/sqs.md has one for each):")
+        for words in report.rights:
+            click.echo(f"  {line(words)}")
     elif report.rights:
         click.echo("A role of pools and intake needs no more than this (--grant ROLE does it):")
         for statement in report.rights:
@@ -100,9 +107,21 @@ def _words(report: TablesReport) -> Iterator[str]:
         yield (
             f"the queue's tables in {report.url} were of version {report.found}, and are of version {report.known} now"
         )
+    if report.noun == "queues":
+        yield from _queues(report)
+        return
     if report.made:
         yield f"made in {report.url}: the tables of {', '.join(report.made)}"
     if changed := [name for name in report.changed if name != "queue"]:
         yield f"brought to this version in {report.url}: the tables of {', '.join(changed)}"
     if not (report.made or report.changed):
         yield f"all tables in {report.url} are there already, of this version ({report.known})"
+
+
+def _queues(report: TablesReport) -> Iterator[str]:
+    if report.made:
+        yield f"made in {report.url}: the queues {', '.join(report.made)}"
+    if report.changed:
+        yield f"set in {report.url} to keep deliveries for 14 days: {', '.join(report.changed)}"
+    if not (report.made or report.changed):
+        yield f"all queues in {report.url} are there already"

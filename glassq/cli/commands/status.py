@@ -54,14 +54,13 @@ def status(app: App, as_json: bool) -> None:
 
 def _print(app: App, found: SystemStatus) -> None:
     out, seen = console(), found.queue
-    columns = ("tube", "ready", "reserved", "delayed", "buried", "consumers waiting")
+    columns = ("tube", "ready", "reserved", "delayed", "buried", *(["consumers waiting"] * seen.sees_consumers))
     tubes = summed(seen.tubes[0].name, seen.tubes)
-    rows = [(t.name, t.ready, t.reserved, t.delayed, t.buried, t.waiting) for t in tubes]
+    rows = [(t.name, t.ready, t.reserved, t.delayed, t.buried, t.waiting)[: len(columns)] for t in tubes]
     print_table(out, table("", columns, rows))
     if seen.foreign:
         out.print(_foreign(seen.foreign), style="dim")
     states = ", ".join(f"{number} {state}" for state, number in sorted((found.states or {}).items())) or "nothing"
-    engine = seen.engine
     out.print()
     out.print(
         facts(
@@ -69,7 +68,7 @@ def _print(app: App, found: SystemStatus) -> None:
                 ("oldest ready job", _oldest(seen)),
                 ("on disk", _on_disk(seen)),
                 ("last 24 h", found.note or states),
-                ("server", f"{engine.engine} {engine.version} at {_place(seen.url)}, up {span(engine.uptime)}"),
+                ("server", _server(seen)),
                 ("journal", found.journal_words),
             ]
         )
@@ -80,6 +79,12 @@ def _print(app: App, found: SystemStatus) -> None:
 def _foreign(tubes: Sequence[TubeCounts]) -> str:
     jobs, many = sum(tube.jobs for tube in tubes), len(tubes)
     return f"and {jobs} job{'s'[: jobs > 1]} of other programs, in {many} tube{'s'[: many > 1]} of theirs"
+
+
+def _server(seen: QueueStatus) -> str:
+    engine = seen.engine
+    up = f", up {span(engine.uptime)}" if engine.uptime or seen.sees_consumers else "; its counts are approximate"
+    return f"{engine.engine} {engine.version} at {_place(seen.url)}{up}"
 
 
 def _place(url: str) -> str:
@@ -97,6 +102,8 @@ def _on_disk(seen: QueueStatus) -> str:
 
 
 def _oldest(seen: QueueStatus) -> str:
+    if not seen.sees_oldest:
+        return f"{seen.engine.engine} does not tell"
     if seen.oldest is None:
         return "none"
     where = "" if seen.oldest.tube == seen.tubes[0].name else f" in tube {seen.oldest.tube}"

@@ -94,10 +94,13 @@ def _in_its_database(settings: Settings) -> frozenset[str]:
 
 def examine_engine(operations: Operations, progress: Progress) -> Iterator[Check]:
     """What the queue's engine tells of itself, and what else hosts share in its database. Raises Stopped."""
+    cause = _cause(operations)
     yield from _asked(operations, [engine], progress, 0, 1)
     if operations.settings.queue.url.is_database:
+        apart = _in_its_database(operations.settings) if cause is not None else frozenset()
         for look in DATABASES:
-            yield from _looked(look.__name__, partial(look, operations))
+            if look.__name__ not in apart:
+                yield from _looked(look.__name__, partial(look, operations))
 
 
 def _asked(operations: Operations, asks: Sequence[Ask], progress: Progress, before: int, total: int) -> Iterator[Check]:

@@ -17,8 +17,9 @@ from glassq.operations import route_tubes
 from glassq.operations import worker_queues as queues_of_pool
 from glassq.operations.checks.access import barrier
 from glassq.operations.checks.base import Check
-from glassq.operations.find import our_tubes, unworked
+from glassq.operations.find import our_tubes, sees_all, unworked
 from glassq.operations.missing import find_missing
+from glassq.operations.tubes import wanted_tubes
 from glassq.operations.words import span, until
 from glassq.push.request import SOURCE
 from glassq.queues import local_engine
@@ -53,9 +54,10 @@ def trouble(operations: Operations, queue: Inspector, error: QueueError) -> Chec
 def engine(operations: Operations, queue: Inspector, progress: Progress) -> Iterator[Check]:
     now = queue.status()
     job_size = MAX_JOB if operations.settings.push is None else BIG_JOB
-    for fact in queue.facts(our_tubes(operations, queue), job_size=job_size, thorough=True):
+    tubes = list(dict.fromkeys([*our_tubes(operations, queue), *wanted_tubes(operations)]))
+    for fact in queue.facts(tubes, job_size=job_size, thorough=True):
         said = fact.said
-        if fact.name == "queue" and fact.ok:
+        if fact.name == "queue" and fact.ok and queue.capabilities.sees_consumers:
             said += f", up {span(now.uptime)}"
         if fact.name == "durability" and not fact.ok and not now.durable:
             said += ", so intake keeps pings in its journal"
@@ -64,7 +66,7 @@ def engine(operations: Operations, queue: Inspector, progress: Progress) -> Iter
 
 def consumers(operations: Operations, queue: Inspector, progress: Progress) -> Iterator[Check]:
     now = queue.status()
-    if not now.accepting:
+    if not now.accepting or not queue.capabilities.sees_consumers:
         # A pool reserves nothing then, and is well.
         return
     deadline = time.monotonic() + GLANCE
@@ -136,7 +138,8 @@ def lost(operations: Operations, queue: Inspector, progress: Progress) -> Iterat
             said = f"{found.looked} of {found.total} unfinished deliveries checked; all are in the queue"
             yield Check("lost", None, said, "ask again when less is going on")
         else:
-            said = f"the queue holds all {found.total} deliveries that the ledger has as not over"
+            state = "not over" if sees_all(queue) else "buried"
+            said = f"the queue holds all {found.total} deliveries that the ledger has as {state}"
             yield Check("lost", True, said)
         return
     said, tasks = found.words(), sum(delivery.source == SOURCE for delivery in found.deliveries)
@@ -149,6 +152,8 @@ def lost(operations: Operations, queue: Inspector, progress: Progress) -> Iterat
     )
     if not found.sure:
         todo = "`glassq replay --state lost --dry-run` looks through all of the queue"
+    if not sees_all(queue):
+        todo = "another program has kicked or deleted them, or [ledger] url names another shelf than before"
     # Another installation that shares a database may have a queue of its own.
     own = file_of(operations.settings.ledger.url) is not None
     certain = found.sure and tasks < len(found.deliveries) and own

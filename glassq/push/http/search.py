@@ -89,6 +89,8 @@ class TaskSearch:
         with self._looking(queue) as (inspector, tubes, watch):
             if token and not inspector.is_ref(token):
                 raise invalid("pageToken: expected a nextPageToken of an earlier page")
+            if unseen := inspector.capabilities.unseen:
+                raise ApiError(501, unseen)
             try:
                 for job in inspector.find(ALL_STATES, tubes, progress=watch):
                     if token and not _is_older(job.ref, token):
@@ -158,6 +160,8 @@ class TaskSearch:
             task = _task(job)
             if task and job.tube in tubes and task.delivery.labels.get("task") == task_id:
                 return task
+        if unseen := inspector.capabilities.unseen:
+            raise ApiError(501, f"task {task_id}: {unseen}")
         raise ApiError(404, f"task {task_id}: is not in the queue: it is done, was deleted, or never was there")
 
     def _candidates(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from glassq.errors import QueueError
     from glassq.queues.base import Inspector, Producer, Receiver
     from glassq.queues.beanstalk.connection import BeanstalkConnection
@@ -45,7 +47,7 @@ def local_engine(settings: Settings) -> LocalEngine:
     return LocalBeanstalkd(settings.queue.url)
 
 
-def open_tables(settings: Settings, url: QueueUrl) -> None:
+def open_tables(_settings: Settings, _url: QueueUrl, _tubes: Sequence[str] = ()) -> None:
     """beanstalkd needs none."""
 
 

@@ -8,7 +8,7 @@ from glassq.database.postgres import PostgresSession
 from glassq.queues.postgres import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from glassq.errors import QueueError
     from glassq.queues.base import Producer, Receiver
@@ -57,7 +57,7 @@ def local_engine(settings: Settings) -> LocalEngine:
     return LocalPostgres(settings.queue.url)
 
 
-def open_tables(settings: Settings, url: QueueUrl) -> EngineTables:
+def open_tables(settings: Settings, url: QueueUrl, _tubes: Sequence[str] = ()) -> EngineTables:
     """See `glassq.queues.open_tables`."""
     from glassq.queues.postgres.tables import PostgresTables
 

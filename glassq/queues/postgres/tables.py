@@ -11,11 +11,15 @@ from glassq.queues.postgres import schema
 if TYPE_CHECKING:
     from glassq.database.postgres import PostgresSession
 
-# The tables of ours whose names do not say so: those of the ledger, of schedules and of task names.
-_OTHERS = ["deliveries", "schedules", "task_names", "meta"]
+# The tables of ours whose names do not say so, each with a column of it: another program may have one of this name.
+_OTHERS = {"deliveries": "fingerprint", "meta": "value", "schedules": "claimed", "task_names": "delivery"}
 _OURS = """
 SELECT tablename FROM pg_tables
-WHERE schemaname = current_schema() AND (tablename LIKE 'glassq\\_%%' OR tablename = ANY(%(others)s)) ORDER BY 1
+WHERE schemaname = current_schema() AND (tablename LIKE 'glassq\\_%%' OR EXISTS (
+    SELECT FROM unnest(%s::text[], %s::text[]) AS other (name, has)
+    JOIN pg_attribute ON attrelid = to_regclass(name) AND attname = has
+    WHERE name = tablename
+)) ORDER BY 1
 """
 # Where versions are written down, by which columns; and what a part is called there, where people call it otherwise.
 _VERSIONS = (("glassq_schema", "part", "version"), ("meta", "name", "value"))
@@ -27,6 +31,7 @@ class PostgresTables:
     """See `glassq.queues.engine.EngineTables`."""
 
     engine = "PostgreSQL"
+    noun, grants = "tables", True
     known = schema.SCHEMA.version
 
     def __init__(self, session: PostgresSession) -> None:
@@ -56,7 +61,7 @@ class PostgresTables:
 
     def rights(self, role: str) -> list[str]:
         # no CREATE, no TRUNCATE: what works jobs cannot change tables
-        tables = [name for (name,) in self._session.rows(_OURS, {"others": _OTHERS})]
+        tables = [name for (name,) in self._session.rows(_OURS, [[*_OTHERS], [*_OTHERS.values()]])]
         return [f"GRANT {_rights(table)} ON {table} TO {quoted(role)}" for table in tables]
 
     def grant(self, role: str) -> None:

@@ -33,8 +33,8 @@ _KEPT = 32
 _PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 # So often a call is made whose connection broke: the first one may have been idle for too long, the second one not.
 _TRIES = 3
-# A call with less time than this is not begun.
-_LEAST = 0.001
+# A call with less time than this is not begun; more than this, no call takes (poll(2) takes no infinity).
+_LEAST, _MOST = 0.001, 3600.0
 
 
 class SqsClient:
@@ -56,7 +56,7 @@ class SqsClient:
         left = self.timeout if within is None else within
         if left < _LEAST:
             raise QueueUnavailable("the time for it was over before it was begun")
-        self._local.read_timeout = left
+        self._local.read_timeout = min(left, _MOST)
         try:
             found: dict[str, Any] = getattr(self._client(), action)(**arguments)
         except Exception as error:

@@ -36,7 +36,7 @@ def of_queues(queues: Sequence[SqsQueue], tubes: Sequence[str]) -> Iterator[Fact
     if missing := [tube for tube in tubes if tube not in there]:
         yield Fact("queues", False, f"no queue at Amazon SQS: {', '.join(missing)}", _INIT)
     else:
-        yield Fact("queues", True, f"{len(there)} queues, one for each tube")
+        yield Fact("queues", True, f"{len(tubes)} tubes of ours have their queue, of {len(there)} queues")
     if short := [queue for queue in queues if queue.retention < RETENTION]:
         said = ", ".join(f"{queue.tube} {queue.retention / _DAY:g} days" for queue in short)
         yield Fact("retention", False, f"a delivery that waits longer is lost: {said}", f"{_INIT}: 14 days, the most")

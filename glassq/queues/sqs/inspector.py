@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # That of the service's interface.
 VERSION = "2012-11-05"
+UNSEEN = "SQS cannot show a delivery that waits: it can only be received. `glassq buried` and `glassq status` work"
 CAPABILITIES = Capabilities(
     # of those that are delayed, the ones that lie on the shelf
     lists=frozenset({"buried", "delayed"}),
@@ -54,8 +55,8 @@ CAPABILITIES = Capabilities(
     sees_consumers=False,
     buries_in_place=False,
     never_forgets=True,
+    unseen=UNSEEN,
 )
-UNSEEN = "SQS cannot show a delivery that waits: it can only be received. `glassq buried` and `glassq status` work."
 # So many rows of the shelf are read at once.
 _BATCH = 100
 

@@ -16,13 +16,11 @@ if TYPE_CHECKING:
 
     from glassq.queues.sqs.client import SqsClient
 
-# What producers, pools and operators call.
+# What producers, pools and operators call, and what a pool needs for parking tubes (concurrency, breakers).
 _ACTIONS = (
     *("SendMessage", "ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility"),
-    *("GetQueueUrl", "GetQueueAttributes", "ListQueueTags"),
+    *("GetQueueUrl", "GetQueueAttributes", "ListQueueTags", "CreateQueue", "TagQueue"),
 )
-# What makes queues, and what a pool needs for parking tubes (concurrency_by, breakers).
-_MAKING = ("CreateQueue", "SetQueueAttributes", "TagQueue")
 
 
 class SqsQueues:
@@ -30,14 +28,14 @@ class SqsQueues:
 
     engine = NAME
     known = 1
+    noun, grants = "queues", False
 
     def __init__(self, client: SqsClient, tubes: Sequence[str]) -> None:
         self._client = client
         self._tubes = tubes
 
     def version(self) -> int:
-        found = [look(self._client, tube, self._client.timeout) for tube in self._tubes]
-        return int(all(queue.retention >= RETENTION for queue in found))
+        return int(bool(self.parts()))
 
     def check(self) -> None:
         for tube in self._tubes[:1]:
@@ -55,18 +53,21 @@ class SqsQueues:
         return found
 
     def parts(self) -> dict[str, int]:
-        version = self.version()
-        return {"queue": version} if version else {}
+        """Of a queue that does not keep messages for long enough the version is 0."""
+        found = [look(self._client, tube, self._client.timeout) for tube in self._tubes]
+        prefix = self._client.place.prefix
+        return {queue_name(prefix, queue.tube): int(queue.retention >= RETENTION) for queue in found if queue.retention}
 
     def check_role(self, role: str) -> None:
-        raise InvalidRequest(f"rights at Amazon are given by IAM: put the lines of `glassq queue init` into {role}")
+        raise InvalidRequest(
+            f"rights at Amazon are given by IAM: the policy that `glassq queue init` prints is {role}'s"
+        )
 
     def rights(self, role: str) -> list[str]:
         place = self._client.place
         queues = f"arn:aws:sqs:{place.region}:*:{place.prefix}-*"
-        names = [*_ACTIONS, *_MAKING]
         statements = [
-            {"Effect": "Allow", "Action": [f"sqs:{name}" for name in names], "Resource": queues},
+            {"Effect": "Allow", "Action": [f"sqs:{name}" for name in _ACTIONS], "Resource": queues},
             {"Effect": "Allow", "Action": "sqs:ListQueues", "Resource": "*"},
         ]
         return json.dumps({"Version": "2012-10-17", "Statement": statements}, indent=2).splitlines()

@@ -13,6 +13,8 @@ from glassq.queues.sqs.producer import SqsProducer
 from glassq.queues.sqs.receiver import SqsReceiver
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from glassq.errors import QueueError
     from glassq.queues.base import Inspector, Producer, Receiver
     from glassq.queues.engine import EngineTables, LocalEngine, Mover
@@ -44,12 +46,12 @@ def local_engine(settings: Settings) -> LocalEngine:
     return LocalSqs()
 
 
-def open_tables(settings: Settings, url: QueueUrl) -> EngineTables:
+def open_tables(settings: Settings, url: QueueUrl, tubes: Sequence[str] = ()) -> EngineTables:
     """See `glassq.queues.open_tables`."""
     from glassq.queues.sqs.making import SqsQueues
     from glassq.settings import named_tubes
 
-    return SqsQueues(_client(settings, url), named_tubes(settings))
+    return SqsQueues(_client(settings, url), list(dict.fromkeys([*named_tubes(settings), *tubes])))
 
 
 def open_mover(settings: Settings) -> Mover:

@@ -91,6 +91,10 @@ class SqsService:
         """Puts so many messages into a queue, past all calls."""
         self._ask("fill", json.dumps([queue, messages, text]).encode())
 
+    def make(self, queue: str) -> None:
+        """Makes a queue with the service's own defaults, as another tool would."""
+        self._ask("make", json.dumps(queue).encode())
+
     def drop(self, queues: Sequence[str]) -> None:
         """Deletes these queues."""
         self._ask("drop", json.dumps(queues).encode())
@@ -103,6 +107,6 @@ class SqsService:
         return True
 
     def _ask(self, what: str, body: bytes | None = None) -> dict[str, Any]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._own}/glassq/{what}", body or b"", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._own}/glassq/{what}", body or b"", timeout=60) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
