@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -136,8 +137,9 @@ def test_a_queue_whose_disk_is_full_is_told_once_pings_wait_in_the_journal(
         assert "out of memory, or its disk is full: make room on its disk" in hint
         assert "disk is full" in found["queue"]["refuses"]
         assert "on disk           yes, as far as it goes: no new job is taken" in cli("status").out
-        look = PoolCollector(Scoreboard(1), open_inspector(Settings(queue=server.settings)), ["glassq"])
-        assert next(numbers[()] for gauge, numbers in look().items() if gauge.name == "glassq_queue_durable") == 0
+        with closing(open_inspector(Settings(queue=server.settings))) as inspector:
+            look = PoolCollector(Scoreboard(1), inspector, ["glassq"])
+            assert next(numbers[()] for gauge, numbers in look().items() if gauge.name == "glassq_queue_durable") == 0
 
 
 def test_jobs_that_silent_connections_hold_are_told_with_what_to_do(queue: Queue, cli: Cli) -> None:
