@@ -17,7 +17,7 @@ from glassq.operations.bulk import Plan, act_on_packet, plan_found, run, state_w
 from glassq.operations.filters import Filter
 from glassq.operations.find import Search, is_ours, our_tubes, sees_all, waiting_matching, walk
 from glassq.operations.move import moved
-from glassq.operations.move_received import move_received, waiting
+from glassq.operations.move_received import Arrivals, move_received, waiting
 from glassq.operations.move_received import paused as held_back
 from glassq.operations.pace import packets_of
 from glassq.operations.result import Did, Report
@@ -99,7 +99,7 @@ def plan(move: EngineMove, queue: Inspector, progress: Progress) -> Plan:
 
 def unseen(move: EngineMove, queue: Inspector) -> int:
     """About how many wait that the engine cannot show; a pass receives them."""
-    return sum(counts.ready for counts in waiting(move, queue))
+    return sum(counts.ready for counts in waiting(move.origin, queue))
 
 
 def carry_out(
@@ -111,7 +111,7 @@ def carry_out(
     """
     report = Report(list(first.results))
     there.check()
-    for words in held_back(move, queue):
+    for words in held_back(move.origin, queue):
         progress.warn(words)
     paused = _pause(move, queue, there)
     _pass(move, queue, there, first, report, progress)
@@ -155,7 +155,10 @@ def _pass(
 
         in_doubt = "some of those after them may be in both queues, and are worked twice then"
         run(report, planned, packets_of(planned.chosen), act, progress, in_doubt=in_doubt)
-    move_received(move, queue, lambda found: _put(move, there, found), report, progress)
+    arrivals = Arrivals(
+        move.origin, move.target, lambda found: _put(move, there, found), lambda found: _left(move, found)
+    )
+    move_received(arrivals, queue, report, progress)
 
 
 def _change(
@@ -168,9 +171,15 @@ def _change(
     for number, error in zip(there_now, gone, strict=True):
         if error is not None:
             answers[number] = error
-        elif move.copies_bodies:
-            move.origin.delete_body(packet[number].delivery)
+        else:
+            _left(move, packet[number])
     return answers
+
+
+def _left(move: EngineMove, found: Found) -> None:
+    """It is in the other queue alone: so are its bodies, where they went along."""
+    if move.copies_bodies:
+        move.origin.delete_body(found.delivery)
 
 
 def _put(move: EngineMove, there: Inspector, packet: Sequence[Found]) -> list[str | QueueError]:

@@ -6,6 +6,7 @@ A delivery whose delay runs, or that is at work, cannot be received: it is there
 from __future__ import annotations
 
 from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glassq.errors import GlassqError, JobNotFound, JobTooBig, QueueError, Stopped
@@ -18,53 +19,61 @@ from glassq.queues.base import Job, Reservation
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from glassq.operations import Operations
     from glassq.operations.corrector import Corrector
     from glassq.operations.find import Found
-    from glassq.operations.move_engine import EngineMove
     from glassq.operations.progress import Progress
     from glassq.operations.result import Report
     from glassq.queues import Receiver
     from glassq.queues.base import Inspector, TubeCounts
-
-    Put = Callable[[Sequence[Found]], Sequence[str | QueueError]]
-
 # So many are received before they are put together: few enough that no lease ends meanwhile.
 PACKET = 10
 
 
-def waiting(move: EngineMove, queue: Inspector) -> list[TubeCounts]:
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """Deliveries go from `origin` to `target`: `put` puts a packet there, durably, and `gone` is told what left here."""
+
+    origin: Operations
+    target: Operations
+    put: Callable[[Sequence[Found]], Sequence[str | QueueError]]
+    gone: Callable[[Found], None]
+
+
+def waiting(origin: Operations, queue: Inspector) -> list[TubeCounts]:
     """The tubes in which something waits that can be received, and not be shown; none where the engine shows all."""
     if sees_all(queue):
         return []
-    found = queue.counts(our_tubes(move.origin, queue))
+    found = queue.counts(our_tubes(origin, queue))
     return [counts for counts in found if counts.ready and not counts.paused_for]
 
 
-def paused(move: EngineMove, queue: Inspector) -> Iterator[str]:
+def paused(origin: Operations, queue: Inspector) -> Iterator[str]:
     """What stays, as nothing is received of a tube that is paused, a sentence each."""
-    for counts in () if sees_all(queue) else queue.counts(our_tubes(move.origin, queue)):
+    for counts in () if sees_all(queue) else queue.counts(our_tubes(origin, queue)):
         if counts.ready and counts.paused_for:
             yield f"tube {counts.name} is paused, so nothing of it is received: `glassq resume {counts.name}`"
 
 
-def move_received(move: EngineMove, queue: Inspector, put: Put, report: Report, progress: Progress) -> None:
-    """Moves what can be received now; `put` puts a packet into the other queue, durably. The report has what ended it.
+def move_received(arrivals: Arrivals, queue: Inspector, report: Report, progress: Progress) -> None:
+    """Moves what can be received now; the report has what ended it.
 
     After a crash a packet is in both queues, and worked twice.
     """
-    tubes = [counts.name for counts in waiting(move, queue)] if report.error is None else []
+    origin = arrivals.origin
+    tubes = [counts.name for counts in waiting(origin, queue)] if report.error is None else []
     if not tubes:
         return
     moved = 0
     try:
         with ExitStack() as opened:
-            receiver = opened.enter_context(closing(open_receiver(move.origin.settings)))
-            ledger = opened.enter_context(move.target.corrector(progress))
+            receiver = opened.enter_context(closing(open_receiver(origin.settings)))
+            ledger = opened.enter_context(arrivals.target.corrector(progress))
             while True:
                 progress.advance(moved, 0, "received and moved so far")
                 with progress.defer_signals():
                     held = _received(receiver, tubes)
-                    _carry(move, receiver, ledger, held, put, report)
+                    _carry(arrivals, receiver, ledger, held, report)
                 moved += len(held)
                 if len(held) < PACKET:
                     return
@@ -84,17 +93,12 @@ def _received(receiver: Receiver, tubes: Sequence[str]) -> list[Reservation]:
 
 
 def _carry(
-    move: EngineMove,
-    receiver: Receiver,
-    ledger: Corrector,
-    held: Sequence[Reservation],
-    put: Put,
-    report: Report,
+    arrivals: Arrivals, receiver: Receiver, ledger: Corrector, held: Sequence[Reservation], report: Report
 ) -> None:
     """Puts there what was received, and ends here what is there. What is not goes back. Raises QueueError."""
-    found = [found_in(move.origin, _job(each)) for each in held]
+    found = [found_in(arrivals.origin, _job(each)) for each in held]
     fatal: QueueError | None = None
-    for reservation, each, answer in zip(held, found, put(found) if found else (), strict=True):
+    for reservation, each, answer in zip(held, found, arrivals.put(found) if found else (), strict=True):
         if isinstance(answer, QueueError):
             with suppress(QueueError):
                 receiver.release(reservation)
@@ -105,8 +109,7 @@ def _carry(
         # if another consumer has it by now, it is worked twice rather than never
         with suppress(JobNotFound):
             receiver.complete(reservation)
-            if move.copies_bodies:
-                move.origin.delete_body(each.delivery)
+            arrivals.gone(each)
         ledger.held(each.delivery, answer, each.tube)
         report.results.append(chosen(each.ref, each).result(Did.MOVED, f"it was job {each.ref}, ready", job=answer))
     if fatal is not None:
