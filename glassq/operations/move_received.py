@@ -32,7 +32,7 @@ PACKET = 10
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """Deliveries go from `origin` to `target`: `put` puts a packet there, durably, and `gone` is told what left here."""
+    """Deliveries go from `origin` to `target`: `put` puts a packet there, durably; `gone` is told what left here."""
 
     origin: Operations
     target: Operations
