@@ -43,7 +43,7 @@ SHORTEST_LEASE = 5.0
 MAX_AHEAD = 32
 # Jobs that are worked one after the other in no time come several in a packet: twice as many each time while there are
 # as many, up to MOST_QUICK. Those that have waited behind others for QUICK seconds go back.
-MOST_QUICK, QUICK = 16, 0.02
+MOST_QUICK, QUICK = 16, 0.05
 # The proof of moved jobs is asked for after so long, in seconds, so that it serves those that come meanwhile.
 ASK_AFTER = 0.1
 
