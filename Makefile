@@ -78,7 +78,7 @@ coverage: $(DEV) $(REWRITTEN) ## the same, and what they leave out
 
 test-system: $(DEV) ## test package, units and nginx in a container booted with systemd (as root)
 	@tools/setup-system
-	@$(BIN)/python -m pytest tests/system $(TEST_ARGS)
+	@$(BIN)/python -m pytest -o faulthandler_timeout=600 tests/system $(TEST_ARGS)
 
 torture: $(DEV) ## kill, freeze, cut and fill up everything under load, then count (SECONDS=420 SEED=n OUTAGE=20; ENGINE=postgres: three nodes)
 ifeq ($(ENGINE),postgres)

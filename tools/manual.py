@@ -198,7 +198,7 @@ def _command(root: click.Context, name: str, command: click.Command) -> Page:
     if isinstance(command, click.Group):
         page.section("Commands")
         for child in command.list_commands(context):
-            if found := command.get_command(context, child):
+            if (found := command.get_command(context, child)) and not found.hidden:
                 page.part(f"{name} {child}")
                 _explain(page, click.Context(found, info_name=child, parent=context), under=True)
     _epilog(page, command.epilog)

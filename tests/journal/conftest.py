@@ -59,6 +59,8 @@ def child(directory: Path, *lines: str, under: Sequence[str] = ()) -> subprocess
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # a buffer would keep what was read with a line, and `communicate` knows nothing of it
+        bufsize=0,
         cwd=ROOT,
     )
 

@@ -55,11 +55,13 @@ def test_what_only_developers_need_is_left_out(root: Path) -> None:
 
 def test_descriptions_of_apis_that_are_not_used_are_left_out(root: Path, tmp_path: Path) -> None:
     assert not [*root.rglob("discovery_cache/documents")]
-    make = "from glassq.settings import GlassSettings, Settings; from glassq.glass.api import MirrorApi; "
-    make += 'MirrorApi(Settings(glass=GlassSettings(client_id="1", client_secret_file=sys.argv[1])), None)'
+    make = "from glassq.settings import parse; from glassq.glass.api import MirrorApi; "
+    make += "MirrorApi(parse(open(sys.argv[1]).read(), sys.argv[1]), None)"
     secret = tmp_path / "client-secret"
     secret.write_text("s\n")
-    run(root / PREFIX[1:] / "bin/python", "-c", f"import sys; {make}", secret)
+    settings = tmp_path / "glassq.toml"
+    settings.write_text(f'[glass]\nclient_id = "1"\nclient_secret_file = "{secret}"\n')
+    run(root / PREFIX[1:] / "bin/python", "-c", f"import sys; {make}", settings)
     # more than half of what Google's libraries bring
     size = sum(path.stat().st_size for path in (root / PREFIX[1:]).rglob("*") if path.is_file())
     assert size < 150 << 20
