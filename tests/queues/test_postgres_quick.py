@@ -152,6 +152,14 @@ def test_who_takes_the_leave_back_gets_no_more_while_some_wait(quick: Quick) -> 
     assert quick.there(1) == before[1:]
 
 
+def test_what_is_done_is_deleted_before_somebody_waits_for_more(quick: Quick) -> None:
+    quick.work(3)
+    last = quick.take()
+    assert quick.there(1) == [2, 3], "one is done, one is in hand"
+    quick.receiver.release(last)
+    assert (int(quick.take().body), quick.there(1)) == (3, [3])
+
+
 def test_a_fork_tells_nothing_of_its_parents_jobs(quick: Quick) -> None:
     quick.work(10)
     quick.receiver.close_inherited()

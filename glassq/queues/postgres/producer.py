@@ -62,6 +62,7 @@ class PostgresProducer:
                 raise QueueUnavailable("the server takes no writes any more: it became a standby")
             if self._doubtful:
                 try_to_put(session)
+                session.rows(statements.COMMIT_NOTHING)
                 self._doubtful = False
 
     def withdraw(self, receipt: Receipt, *, within: float) -> bool:

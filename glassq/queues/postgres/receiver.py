@@ -52,6 +52,7 @@ class PostgresReceiver:
     def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
         if self.has_next:
             return self._ahead.jobs.popleft()
+        self.finish()
         waiting, wanted = self._waiting, tuple(tubes)
         until = time.monotonic() + wait
         waiting.begin(wanted, wait)

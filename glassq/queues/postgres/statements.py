@@ -33,6 +33,8 @@ RETURNING id
 SAFE = """
 SELECT current_setting('fsync'), current_setting('synchronous_commit'), current_setting('transaction_read_only')::bool
 """
+# Its commit waits for the disk and for standbys, as that of a put does; one that is rolled back waits for neither.
+COMMIT_NOTHING = "SELECT pg_logical_emit_message(true, 'glassq', '')"
 WITHDRAW = "DELETE FROM glassq_jobs WHERE id = %b AND state = 0 AND token = 0 RETURNING id"
 
 # The first jobs of the tubes together, so many of each and of all.
