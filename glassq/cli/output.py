@@ -7,6 +7,7 @@ characters written out, so that none can move a cursor, change a title or hide a
 from __future__ import annotations
 
 import json
+import re
 import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -32,10 +33,20 @@ MANY_ROWS = 500
 UNBROKEN = 10_000
 
 
+class PipedConsole(Console):
+    """Standard output that is no terminal: no line ends in the blanks that fill a last column."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with self.capture() as printed:
+            super().print(*objects, **options)
+        self.file.write(re.sub(r" +$", "", printed.get(), flags=re.MULTILINE))
+
+
 def console() -> Console:
     """Standard output for people."""
-    wide = None if sys.stdout is not None and sys.stdout.isatty() else UNBROKEN
-    return Console(width=wide, markup=False, emoji=False, highlight=False)
+    at_terminal = sys.stdout is not None and sys.stdout.isatty()
+    kind, wide = (Console, None) if at_terminal else (PipedConsole, UNBROKEN)
+    return kind(width=wide, markup=False, emoji=False, highlight=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, wraps: str = "") -> Table:
@@ -60,14 +71,8 @@ def print_table(out: Console, made: Table) -> None:
         return
     least = Measurement.get(out, out.options.update(max_width=UNBROKEN), made).minimum
     if least > out.width:
-        out = Console(width=least, file=out.file, markup=False, emoji=False, highlight=False)
-    if out.is_terminal:
-        out.print(made)
-        return
-    # no line ends in the blanks that fill its last column
-    with out.capture() as printed:
-        out.print(made)
-    out.file.write("".join(f"{text.rstrip()}\n" for text in printed.get().splitlines()))
+        out = type(out)(width=least, file=out.file, markup=False, emoji=False, highlight=False)
+    out.print(made)
 
 
 def _print_plain(out: Console, made: Table) -> None:

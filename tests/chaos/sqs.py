@@ -34,8 +34,8 @@ HOSTILE = Faults(
     cut_before=0.01,
 )
 BATCH = 50
-# A child is killed about every so many seconds.
-KILL = (1.0, 3.0)
+# A child is killed about every so many seconds: it takes some to come up again.
+KILL = (4.0, 8.0)
 # Short, so that what nobody gives back is seen within the run; in seconds.
 LEASE = 20
 KILLED = "its child was killed over it"

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from glassq.cli.output import MANY_ROWS, print_table, table
+from glassq.cli.output import MANY_ROWS, PipedConsole, facts, print_table, table
 from glassq.values import without_password
 
 
@@ -33,6 +33,13 @@ def test_a_long_table_looks_like_a_short_one() -> None:
         said.append([line.split() for line in out.file.getvalue().splitlines()])  # type: ignore[attr-defined]
     short, long = said
     assert long == [*short, ["a", "b", "c"]]
+
+
+def test_no_line_that_goes_into_a_pipe_ends_in_blanks() -> None:
+    out = PipedConsole(width=200, file=io.StringIO(), markup=False)
+    print_table(out, table("", ("name", "words"), [("a", "longer"), ("b", "x")]))
+    out.print(facts([("name", "value"), ("longer name", "")]))
+    assert out.file.getvalue() == "name  words\na     longer\nb     x\nname         value\nlonger name\n"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_a_role_that_is_not_there_is_told_with_what_makes_it_before_anything_is_
     assert empty("status").code == 78
 
 
-@pytest.mark.parametrize("table", ["meta", "deliveries", "schedules", "task_names"])
+@pytest.mark.parametrize("table", ["meta", "task_names"])
 def test_a_database_with_tables_of_others_is_left_as_it_is(empty: Cli, postgres: PostgresServer, table: str) -> None:
     empty.file.write_text(f'[queue]\nurl = "{empty.url}"\n[push]\n')
     database = empty.url.rpartition("/")[2]

@@ -15,7 +15,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from glassq.errors import QueueError
+from glassq.errors import QueueError, QueueUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,8 +47,9 @@ class Polls:
             for tube in tubes:
                 if tube not in self._running:
                     thread = threading.Thread(target=self._run, args=[tube], name=f"poll {tube}", daemon=True)
-                    self._running[tube] = thread
+                    # its end waits for the lock
                     thread.start()
+                    self._running[tube] = thread
 
     def runs(self, tube: str) -> bool:
         """Whether it waits at this tube."""
@@ -121,6 +122,9 @@ class Polls:
             found = self._receive(tube)
         except QueueError as error:
             failed = error
+        except Exception as error:
+            # whatever it is, the tube is waited at again
+            failed = QueueUnavailable(f"{type(error).__name__}: {error}")
         with self._lock:
             del self._running[tube]
             unwanted = self._closed

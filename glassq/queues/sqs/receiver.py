@@ -57,8 +57,8 @@ class SqsReceiver:
     # -- reserving --------------------------------------------------------------------------------------------------
 
     def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
-        if self._next is not None:
-            ahead, self._next = self._next, None
+        ahead, self._next = self._next, None
+        if ahead is not None and time.monotonic() < ahead.until:
             return self._held.add(ahead)
         # in time to extend what else is held
         until = min(time.monotonic() + wait, self._held.soonest() - self._first / 3)

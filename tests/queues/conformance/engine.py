@@ -36,6 +36,10 @@ class Engine(ABC):
     shortest_lease: int
     # so many jobs are many: more than one packet of it holds; and so many times a call is measured
     many, samples = 1000, 150
+    # what waits where a reserve must not slow down, at most
+    backlog = 100_000
+    # so many days of random use are tried
+    days = 15
 
     def __init__(self, directory: Path, *, careless: bool = False) -> None:
         """Starts it. A `careless` one may be quicker than safe, for a test that fills it up."""

@@ -45,7 +45,8 @@ class SqsEngine(Engine):
     name = "sqs"
     kind = "Amazon SQS"
     shortest_lease = 2
-    many, samples = 60, 30
+    # each call goes through HTTP, and moto
+    many, samples, days, backlog = 60, 20, 4, 1000
 
     def __init__(self, directory: Path, *, careless: bool = False) -> None:
         super().__init__(directory, careless=careless)

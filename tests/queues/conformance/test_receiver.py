@@ -447,11 +447,12 @@ def overtaken(roles: Roles, engine: Engine) -> tuple[Receiver, Reservation, Rece
 
 @settles
 def test_a_settle_that_comes_too_late_is_refused_and_changes_nothing(
-    roles: Roles, overtaken: tuple[Receiver, Reservation, Receiver, Reservation], settle: Settle
+    roles: Roles, settle: Settle, request: pytest.FixtureRequest
 ) -> None:
-    if not roles.able.fenced:
+    # one that is not fenced goes by its own clock, whatever is said: each of these takes a lease's time
+    if not roles.able.fenced and settle not in (SETTLE["complete"], SETTLE["retry at once"]):
         return
-    late, lost, next_one, held = overtaken
+    late, lost, next_one, held = request.getfixturevalue("overtaken")
     next_one.extend(held)
     with pytest.raises(JobNotFound):
         settle(roles, late, lost)
@@ -553,8 +554,11 @@ def test_after_a_broken_connection_what_it_held_is_not_ours(roles: Roles, proxy:
     held = roles.take(receiver)
     proxy.reset()
     if roles.able.bearer:
-        # it does not belong to the connection
-        settle(roles, receiver, held)
+        # it does not belong to the connection; where that broke only as it was used, it is ours all the same
+        try:
+            settle(roles, receiver, held)
+        except QueueUnavailable:
+            settle(roles, receiver, held)
         assert ("reserved", b"ping") not in roles.there() or settle is SETTLE["extend"]
         return
     with pytest.raises(QueueUnavailable):

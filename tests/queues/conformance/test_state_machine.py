@@ -441,7 +441,7 @@ def test_whatever_is_done_no_delivery_is_lost_or_doubled(engine: Engine) -> None
     run_state_machine_as_test(
         lambda: RolesMachine(engine),
         settings=settings(
-            max_examples=examples(15),
+            max_examples=examples(engine.days),
             stateful_step_count=40,
             deadline=None,
             derandomize=True,

@@ -20,6 +20,7 @@ import socket
 import sys
 import threading
 import time
+import uuid
 from collections import Counter, defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -88,8 +89,11 @@ class HostileFront:
                 return 200, b"{}"
             if path == "/glassq/fill":
                 name, messages, text = json.loads(body)
+                queue = _backend_of(name).queues[name]
                 for _ in range(messages):
-                    _backend_of(name).send_message(name, text)
+                    message = models.Message(str(uuid.uuid4()), text)
+                    message.mark_sent()
+                    queue.add_message(message)
                 return 200, b"{}"
             if path == "/glassq/make":
                 sqs_backends[DEFAULT_ACCOUNT_ID]["eu-west-1"].create_queue(json.loads(body))

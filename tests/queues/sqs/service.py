@@ -107,6 +107,6 @@ class SqsService:
         return True
 
     def _ask(self, what: str, body: bytes | None = None) -> dict[str, Any]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._own}/glassq/{what}", body or b"", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._own}/glassq/{what}", body or b"", timeout=60) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
