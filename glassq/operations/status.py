@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from glassq.errors import GlassqError, LedgerError, NotDurable, SettingsError
+from glassq.errors import GlassqError, LedgerError, NotDurable, QueueError, SettingsError
 from glassq.operations import parked, route_tubes, worker_queues
 from glassq.operations.checks.in_effect import not_in_effect
 from glassq.operations.find import is_ours, unworked
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 # The search for lost deliveries takes at most this long, in seconds.
 GLANCE = 0.5
+# A delivery that waits in the journal for longer than MOVED_ON shows that the queue may take no jobs: it is tried. One
+# that waits for longer than STAYS, though the queue takes jobs, is not moved on; in seconds.
+MOVED_ON, STAYS = 5.0, 60.0
 # What the ledger is asked about.
 RECENT = timedelta(hours=24)
 
@@ -39,7 +42,8 @@ class QueueStatus:
 
     The others of ours, and the `foreign` ones of other programs, hold jobs. `oldest` is the oldest ready job of ours.
     `files_missing` says which of the engine's files are no longer there ("": none, as far as is known). The engine may
-    not tell the oldest job, or who waits (`sees_oldest`, `sees_consumers`).
+    not tell the oldest job, or who waits (`sees_oldest`, `sees_consumers`). `refuses` is why it takes no jobs; that is
+    tried where there are signs of it.
     """
 
     url: str
@@ -50,6 +54,7 @@ class QueueStatus:
     files_missing: str
     sees_oldest: bool = True
     sees_consumers: bool = True
+    refuses: str = ""
 
     @property
     def on_disk(self) -> bool:
@@ -66,6 +71,7 @@ class QueueStatus:
             "uptime": engine.uptime,
             "durable": engine.durable,
             "draining": not engine.accepting,
+            "refuses": self.refuses,
             "workers": engine.consumers,
             "max_job": engine.max_job,
             **engine.details,
@@ -128,12 +134,15 @@ def snapshot(operations: Operations, queue: Inspector, progress: Progress) -> Sy
     seen, facts = _queue(operations, queue)
     missing = _missing(operations, queue, seen, progress)
     journaled, words = journal_state(operations)
+    if refusal := _refusal(queue, seen, journaled):
+        seen = replace(seen, refuses=refusal.said)
+        facts = [refusal, *(fact for fact in facts if fact.said != refusal.said)]
     since = operations.clock() - RECENT
     states, note = _states(operations, since)
     hints = (
         *_settings_hints(operations),
         *_queue_hints(operations, seen, facts),
-        *_loss_hints(journaled, words, missing),
+        *_loss_hints(seen, journaled, words, missing),
     )
     return SystemStatus(seen, journaled, words, states, since, note, missing, hints)
 
@@ -151,6 +160,19 @@ def _queue(operations: Operations, queue: Inspector) -> tuple[QueueStatus, list[
     can = queue.capabilities
     seen = QueueStatus(url, queue.status(), ours, foreign, oldest, files_missing, can.oldest, can.sees_consumers)
     return seen, [*facts, *_in_memory(queue, seen)]
+
+
+def _refusal(queue: Inspector, seen: QueueStatus, journaled: Journaled | None) -> Fact | None:
+    """Why the queue takes no jobs, tried where pings wait in the journal, or nobody takes what is ready; else None."""
+    waits = journaled is not None and journaled.count > 0 and journaled.oldest > MOVED_ON
+    pauses = bool(seen.engine.consumers) and _nobody_takes(seen)
+    if seen.engine.behind or not (waits or pauses):
+        return None
+    try:
+        queue.check()
+    except QueueError as error:
+        return queue.explain(error)
+    return None
 
 
 def _oldest(queue: Inspector, tubes: Iterable[TubeCounts]) -> Job | None:
@@ -212,9 +234,11 @@ def _queue_hints(operations: Operations, seen: QueueStatus, facts: Iterable[Fact
         yield Hint(f"jobs are ready and nobody takes them: {_why_nobody(seen)}")
 
 
-def _loss_hints(journaled: Journaled | None, words: str, missing: Missing | None) -> Iterator[Hint]:
+def _loss_hints(seen: QueueStatus, journaled: Journaled | None, words: str, missing: Missing | None) -> Iterator[Hint]:
     if journaled is None and words.endswith(" is gone"):
         yield Hint(f"{words}: {GONE_TODO}")
+    if journaled is not None and journaled.oldest > STAYS and not seen.refuses:
+        yield Hint("pings stay in the journal, though the queue takes jobs now: is glassq-web running? `glassq doctor`")
     if journaled is not None and journaled.damaged:
         yield Hint(f"{journaled.damaged} damaged in the journal", "journal check")
     if journaled is not None and journaled.refused:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from glassq.bodies.base import NO_LIMIT
 from glassq.bodies.sweep import count_bodies
-from glassq.errors import BodyError, QueueError
+from glassq.errors import BodyError, NoProof, QueueError, QueueUnavailable
 from glassq.metrics import Gauge
 from glassq.settings import parking_tube
 from glassq.worker.layout import State
@@ -29,6 +29,8 @@ MAX_TUBES = 1_000
 QUEUE_TIMEOUT = 5.0
 # How often the bodies of a store that is no disk are counted, in seconds.
 COUNT_EVERY = 60.0
+# How often it is tried whether the queue takes jobs, in seconds: a large one, which costs the queue's disk something.
+TRY_EVERY = 60.0
 
 _CHILDREN = Gauge("glassq_children", "Children of the pool, by what they do.", ("state",))
 _UP = Gauge("glassq_queue_up", "1 if the queue answers; the queue's other metrics are missing while it does not.")
@@ -38,7 +40,8 @@ _PAUSED = Gauge("glassq_tube_paused", "1 while the tube is paused.", ("tube",))
 _PARKED = Gauge("glassq_parked_jobs", "Ready jobs that wait for their key or for a paused route.", ("route",))
 _ROUTE_PAUSED = Gauge("glassq_route_paused", "1 while the route has paused itself (breaker).", ("route",))
 _DURABLE = Gauge(
-    "glassq_queue_durable", "1 if the queue writes jobs to disk, and nothing stands against a proof of that."
+    "glassq_queue_durable",
+    "1 if the queue takes jobs and writes them to disk, and nothing stands against a proof of that.",
 )
 _DRAINING = Gauge("glassq_queue_draining", "1 if the queue accepts no jobs until it is restarted.")
 
@@ -82,6 +85,9 @@ class PoolCollector:
         # what a store far away held, and until when that is told
         self._counted: Numbers = {}
         self._counted_until = 0.0
+        # whether the queue kept the last job that was tried, and until when that is told
+        self._kept = False
+        self._tried_until = 0.0
 
     def __call__(self) -> Numbers:
         """All gauges with their values. Never raises QueueError."""
@@ -125,7 +131,23 @@ class PoolCollector:
     def _engine(self) -> Numbers:
         status = self._inspector.status()
         own: Numbers = {Gauge(gauge.name, gauge.help): {(): float(gauge.value)} for gauge in status.gauges}
-        return {_DURABLE: {(): float(status.durable)}, _DRAINING: {(): float(not status.accepting)}, **own}
+        kept = status.durable and (not status.accepting or self._keeps())
+        return {_DURABLE: {(): float(kept)}, _DRAINING: {(): float(not status.accepting)}, **own}
+
+    def _keeps(self) -> bool:
+        """Whether a job that is put is taken and kept. Tried now and then: one is put and taken out again."""
+        if time.monotonic() < self._tried_until:
+            return self._kept
+        self._tried_until, self._kept = time.monotonic() + TRY_EVERY, False
+        try:
+            self._inspector.check()
+        except QueueError as error:
+            if isinstance(error, QueueUnavailable) and not isinstance(error, NoProof):
+                self._tried_until = 0.0
+                raise
+            return False
+        self._kept = True
+        return True
 
     def _jobs(self) -> Numbers:
         jobs: dict[tuple[str, ...], float] = {}

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.delivery import encode
-from tests.cli.conftest import EACH_ENGINE, a_delivery, put
+from glassq.delivery import encode, id_of
+from glassq.queues import open_inspector
+from glassq.settings import Settings
+from glassq.worker.collector import PoolCollector
+from glassq.worker.scoreboard import Scoreboard
+from tests.cli.conftest import EACH_ENGINE, Cli, a_delivery, put
 from tests.conftest import wait_for
 from tests.journal.conftest import fill_journal
+from tests.queues.binlog import failing, fill_disk
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import Cli
+    from pathlib import Path
+
     from tests.conftest import Beanstalkd
     from tests.queues.raw import Queue
 
@@ -111,6 +119,27 @@ def test_a_queue_that_drains_is_told(beanstalkd: Beanstalkd, queue: Queue, cli: 
     beanstalkd.send(signal.SIGUSR1)
     wait_for(lambda: queue.stats().draining, "beanstalkd to drain")
     assert "takes no jobs until it is restarted" in cli("status").out
+
+
+def test_a_queue_whose_disk_is_full_is_told_once_pings_wait_in_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with failing(tmp_path, monkeypatch, file_size=8192) as server:
+        cli = Cli(tmp_path, server.url)
+        cli.configure(f'[intake]\njournal = "{tmp_path}/journal"\n')
+        old = id_of(int((time.time() - 120) * 1000), 1)
+        fill_journal(tmp_path / "journal", [a_delivery(id=old)])
+        (hint,) = cli("status", "--json").json["hints"]
+        assert hint.startswith("pings stay in the journal, though the queue takes jobs now: is glassq-web running?")
+        fill_disk(server, file_size=8192)
+        found = cli("status", "--json").json
+        (hint,) = found["hints"]
+        assert "out of memory, or its disk is full: make room on its disk" in hint
+        assert "disk is full" in found["queue"]["refuses"]
+        assert "on disk           yes, as far as it goes: no new job is taken" in cli("status").out
+        with closing(open_inspector(Settings(queue=server.settings))) as inspector:
+            look = PoolCollector(Scoreboard(1), inspector, ["glassq"])
+            assert next(numbers[()] for gauge, numbers in look().items() if gauge.name == "glassq_queue_durable") == 0
 
 
 def test_jobs_that_silent_connections_hold_are_told_with_what_to_do(queue: Queue, cli: Cli) -> None:

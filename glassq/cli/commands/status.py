@@ -94,7 +94,9 @@ def _place(url: str) -> str:
 
 def _on_disk(seen: QueueStatus) -> str:
     if seen.on_disk:
-        return "yes: jobs are written to it" if seen.engine.accepting else "yes, as far as it goes: no new job is taken"
+        if seen.engine.accepting and not seen.refuses:
+            return "yes: jobs are written to it"
+        return "yes, as far as it goes: no new job is taken"
     why = "" if seen.files_missing else seen.engine.unproven
     return f"not proven: {why}" if why else "NO"
 
