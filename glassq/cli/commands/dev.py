@@ -28,7 +28,6 @@ DEV_BIND = Bind("127.0.0.1:8080")
 # How often files are looked at, in seconds.
 LOOK_EVERY = 0.25
 
-
 HANDLER = '''\
 """Your handlers. `glassq dev` reloads them when you save this file."""
 
