@@ -83,8 +83,11 @@ class SqsReceiver:
         return self._next is not None
 
     def filled(self, prefixes: tuple[str, ...]) -> list[str]:
-        found = {tube for prefix in prefixes for tube in self.named(prefix)}
-        return sorted(tube for tube in found if self._holds(tube))
+        # one call lists what begins with any of them
+        first, last = min(prefixes, default=""), max(prefixes, default="")
+        same = next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
+        named = self.named(first[:same])
+        return [tube for tube in named if tube.startswith(prefixes) and self._holds(tube)]
 
     def named(self, prefix: str) -> list[str]:
         return sorted(tubes_named(self._client, prefix))
