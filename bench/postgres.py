@@ -1,8 +1,9 @@
 """PostgreSQL as the queue, beside a plain psycopg loop of the same statements: `python -m bench.postgres`.
 
 Each round measures ours and the plain one in turn, on two disks. (a) puts of one connection; (b) two children of a pool
-that drain a tube; (c) from a put to its handler; (d) puts of four connections into three nodes, each commit on two
-disks. (e) sets one database with many jobs waiting, and a dead past in its indexes, beside an empty one.
+that drain a tube: they end and reserve several quick jobs with one statement, the plain loop one; (c) from a put to its
+handler; (d) puts of four connections into three nodes, each commit on two disks. (e) sets one database with many jobs
+waiting, and a dead past in its indexes, beside an empty one.
 """
 
 from __future__ import annotations

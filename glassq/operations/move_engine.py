@@ -1,6 +1,7 @@
 """Moves all deliveries of a queue to another engine, in the state they have, while pings may still come.
 
 One pass takes what waits at its start. What is at work stays, and is there again for a later pass if it is retried.
+What an engine cannot show is received (move_received.py).
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from glassq.errors import BodyLost, InvalidRequest, Stopped
 from glassq.operations import Operations
 from glassq.operations.bulk import Plan, act_on_packet, plan_found, run, state_words
 from glassq.operations.filters import Filter
-from glassq.operations.find import Search, is_ours, our_tubes, waiting_matching
+from glassq.operations.find import Search, is_ours, our_tubes, sees_all, waiting_matching, walk
 from glassq.operations.move import moved
+from glassq.operations.move_received import Arrivals, move_received, waiting
+from glassq.operations.move_received import paused as held_back
 from glassq.operations.pace import packets_of
 from glassq.operations.result import Did, Report
 from glassq.queues.base import NewForm
@@ -77,15 +80,26 @@ def between(operations: Operations, other: Settings, *, arriving: bool = False) 
 
 
 def plan(move: EngineMove, queue: Inspector, progress: Progress) -> Plan:
-    """What one pass takes: all that waits now, tube by tube, in the order of the puts."""
+    """What one pass takes: all that waits now, tube by tube, in the order of the puts.
+
+    Where the engine cannot show all of that, what it shows; `unseen` counts the rest.
+    """
     chosen: list[Chosen] = []
     results: list[Result] = []
     for tube in our_tubes(move.origin, queue):
-        found = Search(waiting_matching(move.origin, queue, Filter(), tube, progress))
+        if sees_all(queue):
+            found = Search(waiting_matching(move.origin, queue, Filter(), tube, progress))
+        else:
+            found = Search(walk(move.origin, queue, queue.capabilities.lists, [tube], progress))
         part = plan_found(found, Did.MOVED)
         chosen += part.chosen[::-1]
         results += part.results
     return Plan(Did.MOVED, tuple(chosen), tuple(results))
+
+
+def unseen(move: EngineMove, queue: Inspector) -> int:
+    """About how many wait that the engine cannot show; a pass receives them."""
+    return sum(counts.ready for counts in waiting(move.origin, queue))
 
 
 def carry_out(
@@ -97,6 +111,8 @@ def carry_out(
     """
     report = Report(list(first.results))
     there.check()
+    for words in held_back(move.origin, queue):
+        progress.warn(words)
     paused = _pause(move, queue, there)
     _pass(move, queue, there, first, report, progress)
     for tube, seconds in paused.items():
@@ -109,7 +125,7 @@ def carry_out(
         except Stopped:
             # between two passes nothing is half done: that is how it ends
             break
-        idle = not following.chosen
+        idle = not following.chosen and not unseen(move, queue)
         _pass(move, queue, there, following, report, progress)
     return report
 
@@ -139,24 +155,39 @@ def _pass(
 
         in_doubt = "some of those after them may be in both queues, and are worked twice then"
         run(report, planned, packets_of(planned.chosen), act, progress, in_doubt=in_doubt)
+    arrivals = Arrivals(
+        move.origin, move.target, lambda found: _put(move, there, found), lambda found: _left(move, found)
+    )
+    move_received(arrivals, queue, report, progress)
 
 
 def _change(
     move: EngineMove, queue: Inspector, there: Inspector, packet: Sequence[Found]
 ) -> Sequence[str | QueueError]:
     """Puts these jobs there, and deletes here what is durable there; for each its new reference, or what went wrong."""
-    if move.copies_bodies:
-        for found in packet:
-            _copy_bodies(move, found)
-    answers: list[str | QueueError] = list(there.insert_all([_form(found) for found in packet]))
+    answers = _put(move, there, packet)
     there_now = [number for number, answer in enumerate(answers) if isinstance(answer, str)]
     gone = queue.delete_all([packet[number].job for number in there_now])
     for number, error in zip(there_now, gone, strict=True):
         if error is not None:
             answers[number] = error
-        elif move.copies_bodies:
-            move.origin.delete_body(packet[number].delivery)
+        else:
+            _left(move, packet[number])
     return answers
+
+
+def _left(move: EngineMove, found: Found) -> None:
+    """It is in the other queue alone: so are its bodies, where they went along."""
+    if move.copies_bodies:
+        move.origin.delete_body(found.delivery)
+
+
+def _put(move: EngineMove, there: Inspector, packet: Sequence[Found]) -> list[str | QueueError]:
+    """Puts these jobs there, with what they have stored; for each its reference, or what went wrong."""
+    if move.copies_bodies:
+        for found in packet:
+            _copy_bodies(move, found)
+    return list(there.insert_all([_form(found) for found in packet]))
 
 
 def _form(found: Found) -> NewForm:

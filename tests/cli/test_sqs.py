@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.delivery import encode
+from glassq.delivery import decode, encode
+from glassq.queues.beanstalk.protocol import JobStats
 from glassq.queues.shelf import Shelf, Shelved
 from glassq.queues.sqs.inspector import UNSEEN
 from glassq.queues.sqs.names import queue_name
 from tests.cli.conftest import Cli, a_delivery, evidence
+from tests.cli.conftest import put as raw_put
+from tests.conftest import Beanstalkd, Process, wait_for
+from tests.queues.raw import open_queue
+from tests.queues.sqs.faults import Faults
 from tests.queues.sqs.service import CREDENTIALS, REGION, SqsService
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     from glassq.delivery import Delivery
+    from glassq.queues.base import State
+    from tests.queues.raw import Queue
 
 CANNOT = UNSEEN.partition(":")[0]
 ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "json:loads"\n[worker.queues.slow]\n'
@@ -186,3 +195,72 @@ def waiting(service: SqsService, tmp_path_factory: pytest.TempPathFactory) -> tu
     assert cli("queue", "init").code == 0
     cli.record(a_delivery(), "done")
     return cli, put(cli)
+
+
+def test_everything_moves_to_sqs_and_back_though_the_service_is_hostile(
+    cli: Cli, queue: Queue, service: SqsService
+) -> None:
+    cli.env.update(CREDENTIALS)
+    told: dict[State, Delivery] = {"ready": a_delivery(), "delayed": a_delivery(), "buried": buried()}
+    for state, each in told.items():
+        raw_put(queue, each, state)
+    elsewhere = [a_delivery() for _ in range(12)]
+    for each in elsewhere:
+        queue.put(encode(each), tube="glassq.queue.gone")
+    url = f"sqs://{REGION}/{secrets.token_hex(6)}?endpoint={service.endpoint()}&poll=1"
+    said = cli("move", "--to-engine", url, "--yes")
+    assert (said.code, "queue init" in said.err) == (78, True), said
+    assert cli("queue", "init", "--url", url).code == 0
+    service.set(Faults(seed=3, late=0.05, throttle=0.1, broken=0.05, reorder=0.5, cut_before=0.05))
+    try:
+        moved = 0
+        for _ in range(20):
+            # a service that does not answer ends it, and the same command goes on
+            there = cli("move", "--to-engine", url, "--yes", "--json")
+            assert there.code in (0, 69), there
+            moved += there.json["sums"].get("moved", 0)
+            if not there.code:
+                break
+        assert moved == 15
+        assert cli("status", "--json").json["queue"]["tubes"][0]["ready"] == 0
+        service.set(Faults(seed=4, late=0.05, reorder=0.5, again=0.1))
+        asked = cli("move", "--from-engine", url)
+        assert "and about 13 that wait to beanstalk" in asked.err + asked.out, asked
+        dry = cli("move", "--from-engine", url, "--dry-run")
+        assert "about 13 more wait, and would be received" in dry.err
+        back = cli("move", "--from-engine", url, "--yes")
+        assert back.code == 0, back
+    finally:
+        service.set()
+    tubes = ("glassq", "glassq.queue.gone")
+    found = {state: set.union(*(ids(queue, tube, {state}) for tube in tubes)) for state in told}
+    assert found["ready"] == {told["ready"].id, *(each.id for each in elsewhere)}
+    assert (found["delayed"], found["buried"]) == ({told["delayed"].id}, {told["buried"].id})
+
+
+def test_what_comes_to_sqs_meanwhile_follows_and_a_paused_tube_stays(ready: Cli, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    beanstalkd = Beanstalkd(tmp_path / "other", options=("-f0",))
+    held = put(ready, "--tube", "glassq.queue.slow")
+    assert ready("pause", "glassq.queue.slow").code == 0
+    first = put(ready)
+    arguments = ["--config", str(ready.file), "move", "--follow", "--yes", "--to-engine", beanstalkd.url]
+    moving = Process(arguments, ready.directory / "move.log", forks="glassq", env={**os.environ, **CREDENTIALS})
+    other = open_queue(beanstalkd.settings)
+    try:
+        wait_for(lambda: ids(other, "glassq") == {first}, "the first one to be moved")
+        second = put(ready)
+        wait_for(lambda: ids(other, "glassq") == {first, second}, "what came meanwhile to be moved")
+    finally:
+        ended = moving.end(signal.SIGINT)
+        other.close()
+        beanstalkd.stop()
+    assert ended == 0, moving.output()
+    assert "is paused, so nothing of it is received" in moving.output()
+    assert (counts(ready)["ready"], counts(ready, "glassq.queue.slow")["ready"]) == (0, 1)
+    assert held
+
+
+def ids(queue: Queue, tube: str, states: Collection[State] = ("ready", "delayed", "buried")) -> set[str]:
+    jobs = queue.scan(frozenset(states), tube)
+    return {decode(queue.peek(each.id).body).id for each in jobs if isinstance(each, JobStats)}

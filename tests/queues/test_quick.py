@@ -98,10 +98,7 @@ def test_who_finds_few_asks_for_few(quick: Quick) -> None:
 def test_what_waits_behind_a_slow_one_goes_back_and_has_lost_nothing(
     quick: Quick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receiving, "QUICK", 0.0)
-    quick.work(1)
-    monkeypatch.setattr(receiving, "QUICK", 60.0)
-    quick.work(1)
+    quick.work(2)
     slow = quick.take()
     assert quick.reserved == 2
     quick.receiver.tend()
@@ -111,6 +108,15 @@ def test_what_waits_behind_a_slow_one_goes_back_and_has_lost_nothing(
     assert quick.there() == {number: ("reserved" if number == 2 else "ready", 0) for number in range(2, JOBS)}
     quick.end(slow)
     assert (quick.take().body, quick.reserved) == (b"3", 1), "the next one comes alone"
+
+
+def test_after_a_slow_one_the_next_comes_alone(quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick.work(7)
+    slow = quick.take()
+    assert not quick.receiver.has_next
+    monkeypatch.setattr(quick.receiver, "_ahead_until", 0.0)
+    quick.end(slow)
+    assert quick.reserved == 1
 
 
 def test_none_waits_behind_the_next_handler_for_long(quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:

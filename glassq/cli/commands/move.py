@@ -124,13 +124,19 @@ def _between_engines(
     with moving.origin.queue() as queue, moving.target.queue() as there:
         with app.progress() as progress:
             plan = engines.plan(moving, queue, progress)
+            unseen = engines.unseen(moving, queue)
         # a URL that is wrong is known before anything is asked, or believed
         there.check()
         if not dry_run:
             tubes = f"{len(plan.tubes)} tube{'' if len(plan.tubes) == 1 else 's'}"
-            confirm(f"move {deliveries(len(plan.chosen))} of {tubes} to {place}?", needed=bool(plan.chosen) and not yes)
+            asked = f"move {deliveries(len(plan.chosen))} of {tubes} to {place}?"
+            if unseen:
+                asked = f"move {deliveries(len(plan.chosen))} and about {unseen} that wait to {place}?"
+            confirm(asked, needed=bool(plan.chosen or unseen) and not yes)
         with app.progress(stoppable=True) as progress:
             report = plan.preview()
+            if dry_run and unseen:
+                progress.note(f"about {unseen} more wait, and would be received and moved")
             if not dry_run:
                 report = engines.carry_out(moving, queue, there, plan, progress, follow=follow)
             for words in moving.left_behind():

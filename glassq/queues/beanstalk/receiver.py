@@ -42,8 +42,9 @@ SHORTEST_LEASE = 5.0
 # of one. They are so few that they are moved long before their leases end.
 MAX_AHEAD = 32
 # Jobs that are worked one after the other in no time come several in a packet: twice as many each time while there are
-# as many, up to MOST_QUICK. Those that have waited behind others for QUICK seconds go back.
-MOST_QUICK, QUICK = 16, 0.02
+# as many and the last packet's were worked within QUICK seconds, up to MOST_QUICK. Those that have waited for longer
+# behind others go back.
+MOST_QUICK, QUICK = 16, 0.05
 # The proof of moved jobs is asked for after so long, in seconds, so that it serves those that come meanwhile.
 ASK_AFTER = 0.1
 
@@ -151,7 +152,8 @@ class BeanstalkReceiver:
             self._connection.delete(old, held=True)
             return
         self._connection.check_held(old)
-        most = 1 if failed is None else self._most_quick
+        quick = failed is not None and time.monotonic() <= self._ahead_until
+        most = self._most_quick if quick else 1
         (deleted,) = self._delete([old], then, most, meanwhile)
         self._most_quick = min(MOST_QUICK, 2 * most) if len(self._ahead) == most else max(1, len(self._ahead))
         self._ahead_until = time.monotonic() + QUICK

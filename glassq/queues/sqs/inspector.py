@@ -15,7 +15,7 @@ from glassq.queues.shelf import id_of, ref_of
 from glassq.queues.single import SingleCalls
 from glassq.queues.sqs import facts
 from glassq.queues.sqs.leases import MAX_LEASE
-from glassq.queues.sqs.looking import look, look_at_all
+from glassq.queues.sqs.looking import SqsQueue, look, look_at_all
 from glassq.queues.sqs.messages import LIMITS, MAX_JOB, MAX_SECONDS
 from glassq.queues.sqs.place import NAME
 from glassq.queues.sqs.shelving import ShelfChanger
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from glassq.queues.base import Change, Fact, NewForm, State, TubeCounts, WaitingState
     from glassq.queues.shelf import Shelf, Shelved
     from glassq.queues.sqs.client import SqsClient
-    from glassq.queues.sqs.looking import SqsQueue
 
 # That of the service's interface.
 VERSION = "2012-11-05"
@@ -115,6 +114,8 @@ class SqsInspector(SingleCalls):
         shelved, paused = self._shelf.counts(), self._shelf.paused()
         if tubes is None:
             queues = look_at_all(self._client, self._left)
+            there = {queue.tube for queue in queues}
+            queues += [SqsQueue(tube) for tube in sorted({tube for tube, _ in shelved} - there)]
         else:
             queues = [look(self._client, tube, self._left()) for tube in tubes]
         return [queue.counts(shelved, paused.get(queue.tube, 0.0)) for queue in queues]
