@@ -43,6 +43,9 @@ def below(command: click.Command, context: click.Context) -> Iterator[tuple[clic
         for name in command.list_commands(context):
             each = command.get_command(context, name)
             assert each is not None
+            if each.hidden:
+                # a name of the last release
+                continue
             yield from below(each, click.Context(each, info_name=name, parent=context))
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from glassq.cli.commands.dev import glassq_called, glassq_for, home_directory, stop_as_by_ctrl_c
+from glassq.cli.commands.dev import home_directory, stop_as_by_ctrl_c
 from glassq.cli.output import console, line
+from glassq.cli.trial import glassq_called, glassq_for
 from glassq.dev.queue_server import ENGINES
 from glassq.dev.stack import Stack
 from glassq.operations.words import span

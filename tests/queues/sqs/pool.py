@@ -8,7 +8,7 @@ import signal
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from glassq import delivery as envelope
 from glassq.queues import open_inspector, open_producer, open_tables
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SETTINGS = """
 [queue]
-url = "sqs://{region}/chaos?endpoint={endpoint}&poll={poll}"
+url = "sqs://{region}/{prefix}?endpoint={endpoint}&poll={poll}"
 tube = "pings"
 ttr = "{ttr}s"
 timeout = "5s"
@@ -64,14 +64,30 @@ def handle(delivery):
 class SqsPool:
     """A pool that works what is put; `worked` says what it did."""
 
-    def __init__(self, home: Path, service: SqsService, *, processes: int = 2, ttr: int = 30, poll: int = 1) -> None:
-        """`ttr` and `poll` are in seconds."""
+    def __init__(
+        self,
+        home: Path,
+        service: SqsService,
+        *,
+        processes: int = 2,
+        ttr: int = 30,
+        poll: int = 1,
+        prefix: str = "chaos",
+    ) -> None:
+        """`ttr` and `poll` are in seconds; `prefix` begins its queues' names."""
+        self._service, self._queue = service, f"{prefix}-pings"
         self.home = home
         self._env = dict(CREDENTIALS)
         os.environ.update(CREDENTIALS)
         self.config = home / "glassq.toml"
         text = SETTINGS.format(
-            region=REGION, endpoint=service.endpoint(), home=home, processes=processes, ttr=ttr, poll=poll
+            region=REGION,
+            prefix=prefix,
+            endpoint=service.endpoint(),
+            home=home,
+            processes=processes,
+            ttr=ttr,
+            poll=poll,
         )
         self.config.write_text(text)
         (home / "written.py").write_text(HANDLER)
@@ -121,6 +137,10 @@ class SqsPool:
         for pid in (self._process.pid, *self.children()):
             os.kill(pid, signal.SIGKILL)
         self._process.wait()
+
+    def messages(self) -> list[dict[str, Any]]:
+        """All that is in its queue."""
+        return [each for each in self._service.truth().messages if each["queue"] == self._queue]
 
     def worked(self) -> list[tuple[str, str, int]]:
         """What was begun, failed and done: the word, the delivery, and the pid."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,16 +20,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[SqsService]:
-    with SqsService(tmp_path) as running:
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqsService]:
+    with SqsService(tmp_path_factory.mktemp("sqs")) as running:
         yield running
 
 
 @pytest.fixture
 def pool(tmp_path: Path, service: SqsService) -> Iterator[SqsPool]:
     # a lease that no test waits for
-    running = SqsPool(tmp_path, service, ttr=600)
+    running = SqsPool(tmp_path, service, ttr=600, prefix=f"t{next(_numbers)}")
     running.start()
     yield running
     running.end()
@@ -66,7 +70,7 @@ def test_a_pool_that_is_killed_as_a_whole_delays_nothing_for_a_lease(pool: SqsPo
     wait_for(lambda: sorted(pool.done()) == sorted(slow), "the next pool to work them")
 
 
-def test_what_is_far_away_lies_on_the_shelf_until_it_is_due_soon(pool: SqsPool, service: SqsService) -> None:
+def test_what_is_far_away_lies_on_the_shelf_until_it_is_due_soon(pool: SqsPool) -> None:
     [later] = pool.put([{}], delay=5000)
     mover = open_mover(pool.settings)
     assert mover is not None
@@ -74,11 +78,11 @@ def test_what_is_far_away_lies_on_the_shelf_until_it_is_due_soon(pool: SqsPool, 
     with closing(open_inspector(pool.settings)) as inspector:
         [job] = inspector.find(frozenset({"delayed"}), ["pings"])
         assert 4900 < job.time_left <= 5000
-        assert service.truth().messages == []
+        assert pool.messages() == []
         inspector.change(job, state="delayed", delay=901.5)
-        wait_for(lambda: mover.step() and service.truth().messages, "it to be sent")
+        wait_for(lambda: mover.step() and pool.messages(), "it to be sent")
         assert list(inspector.find(frozenset({"delayed"}), ["pings"])) == []
-    [message] = service.truth().messages
+    [message] = pool.messages()
     assert (message["state"], 890 < message["left"] <= 900, later in message["body"]) == ("delayed", True, True)
 
 
@@ -98,7 +102,7 @@ def test_a_row_whose_message_cannot_be_sent_stays_on_the_shelf(pool: SqsPool, se
     wait_for(lambda: len(pool.done()) == 1, "it to be worked")
 
 
-def test_a_stop_does_not_wait_for_messages_and_gives_back_what_comes(pool: SqsPool, service: SqsService) -> None:
+def test_a_stop_does_not_wait_for_messages_and_gives_back_what_comes(pool: SqsPool) -> None:
     pool.end()
     with closing(open_receiver(pool.settings)) as receiver:
         assert receiver.reserve(["pings"], 0.1) is None
@@ -107,5 +111,5 @@ def test_a_stop_does_not_wait_for_messages_and_gives_back_what_comes(pool: SqsPo
         assert receiver.reserve(["pings"], 1000) is None
         assert time.monotonic() - began < 900
         [late] = pool.put([{}])
-    wait_for(lambda: [each["state"] for each in service.truth().messages] == ["ready"], "it to go back")
-    assert late in service.truth().messages[0]["body"]
+    wait_for(lambda: [each["state"] for each in pool.messages()] == ["ready"], "it to go back")
+    assert late in pool.messages()[0]["body"]
