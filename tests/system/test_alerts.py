@@ -104,6 +104,8 @@ BAD: list[tuple[dict[str, str], set[str]]] = [
     ({"glassq_queue_oldest_transaction_seconds": "0+60x400"}, {"GlassqVacuumHeldUp"}),
     ({"glassq_queue_replication_lag_bytes": "300000000x400"}, {"GlassqReplicationLags"}),
     ({"glassq_queue_idle_slots_bytes": "2000000000x400"}, {"GlassqIdleSlot"}),
+    ({"glassq_queue_in_flight": "100000x400"}, {"GlassqSqsInFlight"}),
+    ({"glassq_queue_retention_seconds": "345600x400"}, {"GlassqSqsRetention"}),
     ({"glassq_binlog_files": "50x400"}, set()),
     ({"glassq_binlog_files": "50x400", "glassq_jobs{state=buried": "1x400"}, {"GlassqBuried", "GlassqBinlogPinned"}),
 ]  # fmt: skip
