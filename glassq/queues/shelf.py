@@ -174,7 +174,7 @@ class Shelf:
     def counts(self) -> dict[tuple[str, str], int]:
         """How many rows there are, by tube and state."""
         query = sa.select(_ROW.tube, _ROW.state, sa.func.count()).group_by(_ROW.tube, _ROW.state)
-        return self._read(lambda connection: {row[:2]: row[2] for row in connection.execute(query).tuples()}, {})
+        return self._read(lambda connection: {(row[0], row[1]): row[2] for row in connection.execute(query)}, {})
 
     def paused(self) -> dict[str, float]:
         """The tubes that are paused now, each with the time until it goes on, in seconds."""
