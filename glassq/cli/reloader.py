@@ -63,9 +63,8 @@ class Reloader:
             if changed or why != before:
                 _say_refused(self._stack, self._names, why)
         elif self._needs_start(new):
-            click.echo(
-                f"{self._names} changed: for another [queue] url, [intake] bind or [metrics] intake, start glassq dev again"
-            )
+            what = "[queue] url, [intake] bind or [metrics] intake"
+            click.echo(f"{self._names} changed: for another {what}, start glassq dev again")
         else:
             self._take_up(new)
 
