@@ -57,6 +57,8 @@ WELL = {
     'glassq_queue_oldest_transaction_seconds{job="glassq-pool", instance="a:9465"}': "2x400",
     'glassq_queue_replication_lag_bytes{job="glassq-pool", instance="a:9465"}': "9000x400",
     'glassq_queue_idle_slots_bytes{job="glassq-pool", instance="a:9465"}': "0x400",
+    'glassq_queue_in_flight{job="glassq-pool", instance="a:9465"}': "40x400",
+    'glassq_queue_retention_seconds{job="glassq-pool", instance="a:9465"}': "1209600x400",
 }
 # What is otherwise (the metric, with as many of its labels as it takes: other values), and what fires then.
 BAD: list[tuple[dict[str, str], set[str]]] = [
