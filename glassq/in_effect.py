@@ -58,6 +58,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         """The files that changed since this process read them; files that cannot be read now are left out."""
         return [Path(path) for path, before in self.parts.items() if _fingerprint(path, self) not in (before, None)]
 
+    @property
+    def needs_restart(self) -> bool:
+        """Whether the last reload failed because only a restart can do it: no other one will succeed."""
+        return " need a restart of " in self.error or "systemctl restart " in self.error
+
     def lives(self) -> bool:
         """Whether the process still runs: a killed process leaves its record behind."""
         try:

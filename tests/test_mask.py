@@ -67,6 +67,15 @@ SECRETS = [
     ('"credentials": {"user": "a", "pw": "b"}, "x": 1', '"credentials": ***, "x": 1'),
     ('"token" => "abc"', '"token" => ***'),
     ("token=abc token=def", "token=*** token=***"),
+    # by their form alone, put together here so that nobody takes them for real ones
+    ("used sk_" + "live_51Habcdefghij, no", "used ***, no"),
+    ("rk_" + "test_51Habcdefghij", "***"),
+    ("remote: ghp_" + "a1" * 18 + " is bad", "remote: *** is bad"),
+    ("github_pat_" + "11ABCDEFG0" * 3, "***"),
+    ("xoxb-" + "1234567890-abcdef.", "***."),
+    ("key AKIA" + "IOSFODNN7EXAMPLE!", "key ***!"),
+    ("(whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw)", "(***)"),
+    ("sent eyJ" + "hbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln to x", "sent *** to x"),
 ]
 SENTENCES = [
     "invalid_grant: Token has been expired or revoked.",
@@ -75,6 +84,7 @@ SENTENCES = [
     '"/etc/glassq/secrets/credentials-key": cannot be read: Permission denied',
     'sources.mirror.verify_tokens_file = "/etc/glassq/secrets/verify-tokens"',
     "the cookie: none was sent",
+    "sk_live_ is how it begins, AKIA or eyJ too, and whsec_ in the settings",
     "No password: the user must log in",
     "Secret: the file is empty",
     "bad token: expected 32 characters",
@@ -180,6 +190,8 @@ UNITS += [
     '"token":{',
     "x@",
     "token \n",
+    "-eyJ",
+    "xoxb-",
 ]
 
 

@@ -63,7 +63,8 @@ class Reloader:
             if changed or why != before:
                 _say_refused(self._stack, self._names, why)
         elif self._needs_start(new):
-            click.echo(f"{self._names} changed: for another [queue] url or [intake] bind, start glassq dev again")
+            what = "[queue] url, [intake] bind or [metrics] intake"
+            click.echo(f"{self._names} changed: for another {what}, start glassq dev again")
         else:
             self._take_up(new)
 
@@ -81,7 +82,7 @@ class Reloader:
             return why or [str(error)], self.settings
 
     def _needs_start(self, new: Settings) -> bool:
-        return (new.queue.url, new.intake.bind) != (self.settings.queue.url, self.settings.intake.bind)
+        return _fixed(new) != _fixed(self.settings)
 
     def _take_up(self, new: Settings) -> None:
         """Has the programs reload, and says what comes of that."""
@@ -95,6 +96,11 @@ class Reloader:
         if stack.config in changed:
             say_sources(stack, new, [name for name in new.sources if name not in old.sources])
         self.settings, self._held = new, []
+
+
+def _fixed(settings: Settings) -> tuple[object, ...]:
+    """What no reload can change here: the queue, and where glassq-web listens."""
+    return settings.queue.url, settings.intake.bind, settings.metrics.intake
 
 
 def _say_refused(stack: Stack, names: str, why: list[str]) -> None:

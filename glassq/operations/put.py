@@ -15,14 +15,17 @@ import msgspec
 from glassq import delivery as envelope
 from glassq.bodies import INLINE
 from glassq.errors import BodyError, InvalidRequest, OperationError, PingRefused, SourceUnready
+from glassq.mistakes import nearest
 from glassq.operations.find import checked_tube, unworked
 from glassq.operations.saved_request import parse
+from glassq.operations.words import span
 from glassq.push.request import SOURCE as PUSH
 from glassq.queues.base import NewJob, Refusal
 from glassq.queues.durable import put_durably
 from glassq.settings import ping_tube
 from glassq.sources import HookRequest
 from glassq.sources.opening import open_source
+from glassq.worker.unrouted import MAX_ROLLOUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -180,7 +183,12 @@ def _unworked(operations: Operations, plan: PutPlan) -> str:
     delivery, settings = plan.delivery, operations.settings
     if any(route.wants(delivery.source, delivery.labels) for route in settings.routes):
         return ""
-    return f"no route takes it: glassq-worker drops it ([[routes]] in {settings.file})"
+    routed = {route.source for route in settings.routes}
+    if delivery.source in (PUSH, *settings.sources, *routed):
+        return f"no route takes it: glassq-worker drops it ([[routes]] in {settings.file})"
+    meant = nearest(delivery.source, sorted({*settings.sources, *routed}))
+    waits = f"glassq-worker tries it again for {span(MAX_ROLLOUT)}, then buries it"
+    return f"no route takes it, and there is no [sources.{delivery.source}] in {settings.file}{meant}; {waits}"
 
 
 def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> Receipt:

@@ -243,7 +243,8 @@ def _loss_hints(seen: QueueStatus, journaled: Journaled | None, words: str, miss
         yield Hint(f"{journaled.damaged} damaged in the journal", "journal check")
     if journaled is not None and journaled.refused:
         yield Hint(f"{journaled.refused} in the journal are too big for the queue", "journal")
-    if missing is not None and missing.deliveries:
+    # else they were on their way: doctor looks through the whole queue
+    if missing is not None and missing.deliveries and missing.sure:
         yield Hint(f"{missing.words()}: `glassq doctor` says what to do")
 
 

@@ -93,9 +93,14 @@ class Shelf:
     on it may be deleted then.
     """
 
-    def __init__(self, ledger: str) -> None:
-        """`ledger` is [ledger] url. Raises SettingsError if it cannot be used; nothing is connected yet."""
+    def __init__(self, ledger: str, *, makes: bool = True) -> None:
+        """`ledger` is [ledger] url. Raises SettingsError if it cannot be used; nothing is connected yet.
+
+        An SQLite file that is missing is made with the first row; not so with `makes` False: it would belong to the
+        operator, and the pool could not write it.
+        """
         self.url = _beside(parse_url(ledger, _KEY))
+        self._makes = makes
         self._lock = threading.Lock()
         self._opened: tuple[int, ReopeningEngine | None] = (0, None)
 
@@ -144,7 +149,7 @@ class Shelf:
     def by_id(self, ids: Sequence[int]) -> dict[int, Shelved]:
         """The rows with these ids that are there."""
         query = sa.select(*_COLUMNS).where(_ROW.id.in_(ids))
-        return self._read(lambda connection: {row.id: Shelved(*row) for row in connection.execute(query)})
+        return self._read(lambda connection: {row.id: Shelved(*row) for row in connection.execute(query)}, {})
 
     def by_ref(self, ref: str) -> Shelved | None:
         """The row with this reference; None if there is none."""
@@ -154,35 +159,28 @@ class Shelf:
     def ids(self, states: Iterable[str], tubes: Sequence[str], since: int = 0) -> list[int]:
         """The ids of all rows of these tubes in these states after `since`, newest first."""
         query = sa.select(_ROW.id).where(_ROW.state.in_(list(states)), _ROW.tube.in_(tubes), _ROW.id > since)
-        return self._read(lambda connection: list(connection.scalars(query.order_by(_ROW.id.desc()))))
+        return self._read(lambda connection: list(connection.scalars(query.order_by(_ROW.id.desc()))), [])
 
     def first(self, state: str, tube: str) -> Shelved | None:
         """The tube's first row in this state: the next that is due, or the one that was buried first."""
         query = sa.select(*_COLUMNS).where(_ROW.state == state, _ROW.tube == tube).order_by(_ROW.due, _ROW.id).limit(1)
-        found = self._read(lambda connection: connection.execute(query).first())
+        found = self._read(lambda connection: connection.execute(query).first(), None)
         return None if found is None else Shelved(*found)
 
     def newest(self) -> int:
         """The highest id there is: that of a later row is higher."""
-        return int(self._read(lambda connection: connection.scalar(sa.select(sa.func.max(_ROW.id)))) or 0)
+        return int(self._read(lambda connection: connection.scalar(sa.select(sa.func.max(_ROW.id))), 0) or 0)
 
     def counts(self) -> dict[tuple[str, str], int]:
         """How many rows there are, by tube and state."""
         query = sa.select(_ROW.tube, _ROW.state, sa.func.count()).group_by(_ROW.tube, _ROW.state)
-        found = self._read(lambda connection: connection.execute(query).all())
-        return {(tube, state): number for tube, state, number in found}
-
-    def next_due(self) -> float | None:
-        """When the next delayed row is due, in seconds since 1970; None if there is none."""
-        query = sa.select(sa.func.min(_ROW.due)).where(_ROW.state == "delayed")
-        found: float | None = self._read(lambda connection: connection.scalar(query))
-        return found
+        return self._read(lambda connection: {(row[0], row[1]): row[2] for row in connection.execute(query)}, {})
 
     def paused(self) -> dict[str, float]:
         """The tubes that are paused now, each with the time until it goes on, in seconds."""
         now = time.time()
         query = sa.select(pauses.c.tube, pauses.c.until).where(pauses.c.until > now)
-        return self._read(lambda connection: {tube: until - now for tube, until in connection.execute(query)})
+        return self._read(lambda connection: {tube: until - now for tube, until in connection.execute(query)}, {})
 
     def pause(self, tube: str, seconds: float) -> None:
         """Pauses the tube for this time; 0 ends the pause."""
@@ -196,6 +194,9 @@ class Shelf:
 
     def check(self) -> None:
         """Raises QueueRefused if nothing can be written now. Leaves no row."""
+        if not self._makes and self._is_missing():
+            # the pool makes it when it starts
+            return
 
         def act(connection: Connection) -> None:
             row = Shelved("glassq-probe", "buried", b"")
@@ -219,10 +220,17 @@ class Shelf:
                 self._opened = (os.getpid(), database)
             return database.engine()
 
-    def _read(self, act: Callable[[Connection], T]) -> T:
-        return self._run(act, reads=True)
+    def _read(self, act: Callable[[Connection], T], nothing: T) -> T:
+        """What is there; `nothing` where there is no file yet: who only looks makes none."""
+        return nothing if self._is_missing() else self._run(act, reads=True)
+
+    def _is_missing(self) -> bool:
+        file = sqlite_file(self.url)
+        return file is not None and not file.exists()
 
     def _run(self, act: Callable[[Connection], T], *, reads: bool = False) -> T:
+        if not self._makes and self._is_missing():
+            raise QueueRefused(f'there is no shelf yet beside {_KEY} = "{self.url}": a pool makes it when it starts')
         try:
             with self._engine().connect().execution_options(**{_READS: reads}) as connection, connection.begin():
                 return act(connection)

@@ -157,6 +157,7 @@ class Children:
 
     def kill_hung(self, statuses: Mapping[int, WorkerStatus], now: float, silence: float, max_silence: float) -> None:
         """Kills the children that overran their hard deadline or do not live; see `Health.verdict`."""
+        self._out_of_memory.look(now)
         for child in self:
             status = statuses.get(child.pid)
             if status is None or not child.health.verdict(status, now, silence, max_silence):
@@ -213,10 +214,10 @@ class Children:
 
     def _record_death(self, child: Child, code: int, status: WorkerStatus, now: float) -> None:
         how = how_it_ended(code)
-        out_of_memory = self._out_of_memory.killed() and code == -signal.SIGKILL
+        killed = self._out_of_memory.why() if code == -signal.SIGKILL else ""
         known: dict[str, object] = {"pid": child.pid, "how": how, "worked": status.worked}
         robbed = status.problem if code == EX_ROBBED else ""
-        if why := child.kill_reason or robbed or ("the machine ran out of memory" if out_of_memory else ""):
+        if why := child.kill_reason or robbed or killed:
             known["why"] = why
         attempts = self._scoreboard.attempts(child.slot.index)
         # nobody knows which one of several was its end

@@ -243,10 +243,11 @@ def test_a_change_is_reloaded_and_one_that_is_wrong_is_explained(tmp_path: Path)
         config.write_text(config.read_text().replace(more, "").replace("beanstalkd.sock", "other.sock"))
         says(process, r"^handlers.py, glassq.toml changed but cannot be used; .*:\n  \[routes.* SyntaxError")
         handlers.write_text("def handle(delivery):\n    return 'three'\n")
-        says(
-            process,
-            r"^handlers.py, glassq.toml changed: for another \[queue\] url or \[intake\] bind, start glassq dev again$",
-        )
+        again = r"for another \[queue\] url, \[intake\] bind or \[metrics\] intake, start glassq dev again$"
+        says(process, rf"^handlers.py, glassq.toml changed: {again}")
+        metrics = f'[metrics]\nintake = "127.0.0.1:{free_port()}"\n'
+        config.write_text(config.read_text().replace("other.sock", "beanstalkd.sock") + metrics)
+        wait_for(lambda: len(re.findall(again, process.output(), re.MULTILINE)) == 2, "it to say so of the metrics")
 
 
 def says(process: Process, pattern: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -306,6 +307,18 @@ def test_what_could_not_be_looked_for_in_time_is_not_said_to_be_lost(queue: Queu
     unsure = missing.Missing(find_missing(cli).deliveries, 1, 1, sure=False)
     assert [each.delivery for each in unsure.deliveries] == [told.id]
     assert unsure.words() == "1 delivery that the ledger has as buried is not where the ledger says in the queue"
+
+
+def test_status_is_silent_about_what_it_is_not_sure_of(queue: Queue, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, job = known(queue, cli)
+    queue.delete(job)
+    surely = find_missing(cli)
+    operations = operations_of(cli)
+    with operations.queue() as inspector:
+        for found in (surely, replace(surely, sure=False)):
+            monkeypatch.setattr(status, "find_missing", lambda *_, found=found: found)
+            hints = status.snapshot(operations, inspector, Silent()).hints
+            assert [found.sure] == [any("that the ledger has as buried" in str(hint) for hint in hints)]
 
 
 def test_while_the_queue_takes_no_jobs_what_is_lost_is_still_told(

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.errors import SettingsError, Stopped
+from glassq.in_effect import Record
 from glassq.operations.checks import examine as examining
+from glassq.operations.checks import in_effect
 from glassq.operations.checks import queue as queue_checks
 from glassq.operations.checks.examine import examine, without_settings
 from glassq.operations.progress import Silent
@@ -39,6 +41,26 @@ def only_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine is left alone: its checks have tests of their own, and start processes."""
     for name in ("MACHINE", "DATABASES", "PROGRAMS", "SYSTEM"):
         monkeypatch.setattr(examining, name, [])
+
+
+RELOADS = [
+    ("/etc/glassq.toml: other addresses (a:1, b:2) need a restart of glassq-web", "systemctl restart glassq-web"),
+    ("[queu]: unknown key", "systemctl reload glassq-web"),
+]
+
+
+@pytest.mark.parametrize(("error", "todo"), RELOADS, ids=["a restart", "a reload"])
+def test_a_reload_that_only_a_restart_can_do_is_not_advised_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, todo: str
+) -> None:
+    file = tmp_path / "queue.yaml"
+    file.touch()
+    record = Record(
+        program="glassq-web", pid=1, file=str(file), uses=(), since=0.0, parts={str(file): "before"}, error=error
+    )
+    monkeypatch.setattr(in_effect, "records", lambda file: [(record, True)])
+    (found,) = in_effect.not_in_effect(file)
+    assert found.todo == f"`glassq config check`, then {todo}"
 
 
 @pytest.mark.usefixtures("only_queue")

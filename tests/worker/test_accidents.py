@@ -474,7 +474,7 @@ def test_a_handler_that_the_kernel_kills_for_its_memory_says_so_in_its_story(
     run.put("hungry", "leaks")
     wait_for(lambda: look.stats_tube().buried == 1, f"it to be buried\n{run.log()}")
     (evidence,) = only(look)[1].evidence
-    assert evidence.message == "killed by SIGKILL: the machine ran out of memory"
+    assert evidence.message == "killed by SIGKILL: it ran out of memory"
     works_on(run, "next")
     run.__exit__()
 

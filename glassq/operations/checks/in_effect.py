@@ -37,7 +37,8 @@ def not_in_effect(file: Path | None) -> Iterator[Check]:
         )
         if record.error:
             said += f"; its last reload failed: {without_password(record.error)}"
-        yield Check("in effect", None, said, f"`glassq config check`, then {_reload(record, is_unit=is_unit)}")
+        act = _restart if record.needs_restart else _reload
+        yield Check("in effect", None, said, f"`glassq config check`, then {act(record, is_unit=is_unit)}")
 
 
 def not_shared(file: Path) -> Iterator[Check]:
@@ -56,7 +57,7 @@ def no_room(file: Path) -> Iterator[Check]:
     """A note for a pool that a reload wants to be larger than there is room for."""
     for record, is_unit in records(file):
         if record.lacking:
-            how = f"systemctl restart {record.program}" if is_unit else f"stop {record.program} and start it again"
+            how = _restart(record, is_unit=is_unit)
             yield Check("room", None, f"{record.program} has room for {record.lacking}", how)
 
 
@@ -72,3 +73,7 @@ def _at(seconds: float) -> str:
 
 def _reload(record: Record, *, is_unit: bool) -> str:
     return f"systemctl reload {record.program}" if is_unit else shlex.join(["kill", "-HUP", str(record.pid)])
+
+
+def _restart(record: Record, *, is_unit: bool) -> str:
+    return f"systemctl restart {record.program}" if is_unit else f"stop {record.program} and start it again"

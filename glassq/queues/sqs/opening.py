@@ -36,7 +36,7 @@ def open_inspector(settings: Settings) -> Inspector:
     """See `glassq.queues.open_inspector`."""
     from glassq.queues.sqs.inspector import SqsInspector
 
-    return SqsInspector(_client(settings), _shelf(settings.ledger.url), tube=str(settings.queue.tube))
+    return SqsInspector(_client(settings), _shelf(settings.ledger.url, makes=False), tube=str(settings.queue.tube))
 
 
 def local_engine(settings: Settings) -> LocalEngine:
@@ -74,6 +74,6 @@ def _client(settings: Settings, url: QueueUrl | None = None) -> SqsClient:
 
 
 @lru_cache(4)
-def _shelf(ledger: str) -> Shelf:
+def _shelf(ledger: str, *, makes: bool = True) -> Shelf:
     """One for all roles of a process: it is thread-safe, and lanes are many."""
-    return Shelf(ledger)
+    return Shelf(ledger, makes=makes)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from glassq.errors import QueueRefused
 from glassq.queues import open_inspector, open_mover, open_receiver
 from tests.conftest import wait_for
 from tests.queues.sqs.faults import Faults
@@ -36,6 +37,17 @@ def pool(tmp_path: Path, service: SqsService) -> Iterator[SqsPool]:
     running.start()
     yield running
     running.end()
+
+
+def test_who_only_looks_makes_no_shelf_and_finds_none(tmp_path: Path, service: SqsService) -> None:
+    settings = SqsPool(tmp_path, service, prefix=f"t{next(_numbers)}").settings
+    with closing(open_inspector(settings)) as inspector:
+        assert inspector.status().accepting
+        assert list(inspector.find(frozenset({"buried", "delayed"}), ["pings"])) == []
+        assert [(each.name, each.jobs, each.paused_for) for each in inspector.counts()] == [("pings", 0, 0)]
+        with pytest.raises(QueueRefused, match="a pool makes it"):
+            inspector.pause("pings", 60)
+    assert not (tmp_path / "shelf.db").exists()
 
 
 def test_deliveries_are_worked_retried_buried_and_kicked(pool: SqsPool) -> None:
