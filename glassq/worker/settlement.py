@@ -15,7 +15,7 @@ from glassq.hooks import NO_HOOKS, AttemptReport
 from glassq.log import fields, logger
 from glassq.worker.executor import Attempt
 from glassq.worker.metrics import DAMAGED
-from glassq.worker.outcome import Kind, Outcome
+from glassq.worker.outcome import Kind, Outcome, too_big
 from glassq.worker.record import AttemptRecord
 
 if TYPE_CHECKING:
@@ -175,8 +175,7 @@ class Settlement:
 
     def _bury_too_big(self, reservation: Reservation, attempt: Attempt, error: JobTooBig) -> None:
         """Buries the delivery as it is, because it does not fit into a job in its next form."""
-        reason = "; ".join(filter(None, (attempt.outcome.reason, f"buried as it was: {error}")))
-        buried = msgspec.structs.replace(attempt, outcome=Outcome(Kind.BURY, reason))
+        buried = msgspec.structs.replace(attempt, outcome=too_big(attempt.outcome, str(error)))
         self._recorded(reservation, buried, lambda _record: self._receiver.bury(reservation))
 
     def _recorded(self, reservation: Reservation, attempt: Attempt, act: Callable[[AttemptRecord], str]) -> None:

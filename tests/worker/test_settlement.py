@@ -9,14 +9,14 @@ import msgspec
 import pytest
 
 from glassq import delivery as envelope
-from glassq.delivery import MAX_JOB, MAX_TRACEBACK, Evidence
+from glassq.delivery import MAX_JOB, MAX_MESSAGE, MAX_TRACEBACK, Evidence
 from glassq.errors import NoProof, QueueRefused, QueueUnavailable
 from glassq.hooks import Hooks
 from glassq.queues.base import Reservation
 from glassq.queues.beanstalk import receiver as receiving
 from glassq.worker.executor import Attempt
 from glassq.worker.metrics import ATTEMPTS, SECONDS, UNACKNOWLEDGED
-from glassq.worker.outcome import Kind, Outcome
+from glassq.worker.outcome import Kind, Outcome, too_big
 from glassq.worker.record import AttemptRecord, word_of
 from tests.worker.conftest import Bench, look, made, only
 
@@ -129,3 +129,10 @@ def test_an_attempt_that_is_not_confirmed_in_the_end_is_counted_once(queue: Queu
 @pytest.mark.parametrize("kind", Kind)
 def test_each_kind_of_outcome_has_a_word_in_the_log(kind: Kind) -> None:
     assert word_of(kind)
+
+
+def test_the_reason_of_what_is_too_big_stays_within_its_bounds() -> None:
+    outcome = too_big(Outcome(Kind.RETRY, "r" * MAX_MESSAGE, delay=9, slow_down=True), "no room")
+    assert outcome == Outcome(Kind.BURY, outcome.reason, slow_down=True)
+    assert len(outcome.reason) == MAX_MESSAGE
+    assert outcome.reason.endswith("rr; buried as it was: no room")
