@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from glassq.glass import names
 from glassq.glass.credentials import CredentialStore
 from glassq.glass.subscriptions import subscribe
 from glassq.ledger.reader import LedgerReader
+from glassq.operations import Operations, queue_tables
 from glassq.push.request import DEFAULT_QUEUE, tube_of
 from glassq.queues import open_inspector
 from glassq.settings import load, toml_value
@@ -103,12 +105,14 @@ class Example:
 
 
 @contextmanager
-def running(directory: Path) -> Iterator[Example]:
+def running(directory: Path, *, queue: str = "") -> Iterator[Example]:
     """Runs the simulated Glass, glassq and the Glassware; removes the state of an earlier run in `directory`.
 
-    Raises StackError if one of them does not start, or beanstalkd is missing.
+    With `queue` the queue is the one at this URL, which runs already. Raises StackError if one of them does not start,
+    or beanstalkd is missing.
     """
-    require_beanstalkd()
+    if not queue:
+        require_beanstalkd()
     with SimulatedGlass() as glass, ExitStack() as cleanup:
         # gunicorn inherits the open sockets, so that no other process can take their ports
         listeners = [cleanup.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
@@ -117,6 +121,8 @@ def running(directory: Path) -> Iterator[Example]:
         config = directory / "glassq.toml"
         text = config.read_text("utf-8").replace("glassq.glass.photos:store", f"http://{tasks}/taskHandler")
         config.write_text(text + _push(directory, tasks), "utf-8")
+        if queue:
+            _take_queue(config, queue)
         (directory / "log").mkdir()
         processes = {
             name: cleanup.enter_context(_gunicorn(listener, options, config, directory / "log" / f"{name}.log"))
@@ -134,6 +140,13 @@ def running(directory: Path) -> Iterator[Example]:
         for address in (public, tasks):
             _wait_for(address, check)
         yield Example(load(str(config), {}), glass, public, tasks, check)
+
+
+def _take_queue(config: Path, url: str) -> None:
+    """Names another queue in the settings, and changes nothing else; makes what it needs."""
+    text = re.sub(r"\[queue\]\n(.+\n)*", f"[queue]\nurl = {toml_value(url)}\n", config.read_text("utf-8"))
+    config.write_text(text, "utf-8")
+    queue_tables.init(Operations(load(str(config), {}), actor="example"))
 
 
 def _push(directory: Path, tasks: str) -> str:

@@ -277,16 +277,19 @@ class Receiver(Protocol):
 
     @property
     def has_next(self) -> bool:
-        """Whether the next `reserve` returns a job that came with the end of another one."""
+        """Whether a job has come with the end of another one: the next `reserve` returns it, unless it is late by then.
+
+        Asks the engine nothing, and never raises.
+        """
 
     def filled(self, prefixes: tuple[str, ...]) -> list[str]:
-        """The tubes that hold jobs and whose names begin with one of these."""
+        """The tubes that hold jobs and whose names begin with one of these. Raises QueueError."""
 
     def named(self, prefix: str) -> list[str]:
-        """The tubes that exist and whose names begin so; some may hold no jobs."""
+        """The tubes that exist and whose names begin so; some may hold no jobs. Raises QueueError."""
 
     def is_paused(self, tube: str) -> bool:
-        """Whether an operator has paused the tube."""
+        """Whether an operator has paused the tube. Raises QueueError."""
 
     def interrupt(self) -> None:
         """Ends a `reserve` that waits, if the engine can; no later one waits.
@@ -358,9 +361,9 @@ class Receiver(Protocol):
         """
 
     def begin(self) -> None:
-        """A handler works the job that was reserved last, or none is reserved for a while: what was ahead goes back.
+        """Call before a handler starts, or before a while without a reserve: gives back what has waited for too long.
 
-        What came with the end of a quick job goes back only if it has waited for long.
+        Of jobs that are only moved, all that were reserved ahead go back. Raises QueueError if the connection breaks.
         """
 
     @property
@@ -373,11 +376,12 @@ class Receiver(Protocol):
     def tend(self) -> None:
         """Finishes what `complete` and `retry` have begun, without much waiting; what has waited for long goes back.
 
-        From any thread, like `extend`, while a handler runs.
+        From any thread, like `extend`, while a handler runs. Raises QueueError if the connection breaks: the job in
+        hand is then no longer ours either.
         """
 
     def finish(self) -> None:
-        """Finishes what `complete` and `retry` have begun, as `close` does. Raises what the next `reserve` would."""
+        """Finishes what `complete` and `retry` have begun, as `close` does. Raises QueueError as `reserve` would."""
 
     def bury(self, reservation: Reservation, body: bytes | None = None, *, then: Sequence[str] = ()) -> str:
         """Buries the delivery (dead-letters it) in this form (None: as it is); raises as `retry` does.

@@ -22,7 +22,7 @@ from glassq import descriptors
 from glassq.log import fields, logger
 from glassq.worker import child
 from glassq.worker.layout import State
-from glassq.worker.lease import BEAT
+from glassq.worker.lease import BEAT, ends_its_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -225,6 +225,7 @@ def _beat(lanes: Lanes, loop: EventLoop, slot: Slot, stop: child.Stop) -> None:
         slot.problem(problem)
 
 
+@ends_its_process
 def _keep(lanes: Lanes, over: threading.Event) -> None:
     """The keeper: extends the leases of all lanes."""
     while not over.wait(BEAT):

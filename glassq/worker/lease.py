@@ -15,7 +15,8 @@ import threading
 import time
 from contextlib import contextmanager
 from contextvars import copy_context
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec
 
 from glassq import descriptors
 from glassq.errors import DeadlineExceeded, Interrupt, Interrupted, JobNotFound, LeaseLost, QueueError
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 log = logger("glassq.worker")
 
+P = ParamSpec("P")
+
 # The modules that call handlers, beside the worker's own.
 _CALLERS = frozenset({"glassq.event_loop", "glassq.handler", "glassq.routes"})
 # The keeper's interval, in seconds. A deadline or a stop is noticed at most this late.
@@ -47,6 +50,25 @@ KEEPER_TIMEOUT = 5.0
 # attempt's start does.
 _set_handler, _set_mask = _signal.signal, _signal.pthread_sigmask
 _ALARM = (signal.SIGALRM,)
+# How a process ends whose keeper has failed.
+_EX_NO_KEEPER = 1
+
+
+def ends_its_process(keeper: Callable[P, None]) -> Callable[P, None]:
+    """Ends the process with whatever this keeper raises: without one no lease is extended, and no deadline holds.
+
+    The parent records the attempts as lost, and starts another child.
+    """
+
+    @wraps(keeper)
+    def keep(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            keeper(*args, **kwargs)
+        except BaseException:
+            log.exception("keeper failed, its process ends")
+            os._exit(_EX_NO_KEEPER)
+
+    return keep
 
 
 class Lease:
@@ -149,6 +171,7 @@ class Lease:
         if self.interrupted or issubclass(type(error), Interrupt):
             leftovers.end_own(self._slot.parent, self._slot.index, self._begun)
 
+    @ends_its_process
     def _run_keeper(self, cold: Callable[[], bool], orphaned: Callable[[], None]) -> None:
         idle = 0
         while not self._stopped:
@@ -160,8 +183,6 @@ class Lease:
             if os.getppid() != self._slot.parent:
                 orphaned()
             with self._lock:
-                if self._reservation is not None:
-                    self._receiver.tend()
                 interrupt = self._check(self._reservation, cold()) if self._reservation else None
                 if interrupt is not None and self._interrupt is None:
                     self._interrupt = interrupt
@@ -188,26 +209,28 @@ class Lease:
         return idle + 1
 
     def _check(self, reservation: Reservation, cold: bool) -> type[Interrupt] | None:
-        """Extends the lease if it is time. Returns the reason to interrupt the attempt, if there is one."""
+        """Tends the receiver, and extends the lease if it is time. Returns the reason to interrupt the attempt."""
         now = time.monotonic()
+        interrupt: type[Interrupt] | None = None
         if cold:
-            return Interrupted
-        if now >= self._deadline:
-            return DeadlineExceeded
-        if now - self._extended < self._extend_every:
-            return None
-        self._extended = now
+            interrupt = Interrupted
+        elif now >= self._deadline:
+            interrupt = DeadlineExceeded
         try:
-            self._extend_every = min(self._ttr, self._receiver.extend(reservation)) / 3
+            self._receiver.tend()
+            if interrupt is None and now - self._extended >= self._extend_every:
+                self._extended = now
+                self._extend_every = min(self._ttr, self._receiver.extend(reservation)) / 3
         except JobNotFound:
-            self._context.run(log.warning, "lease lost %s", fields(job=reservation.ref))
-            return LeaseLost
+            return interrupt or self._lost("lease lost %s", reservation)
         except QueueError as error:
-            self._context.run(
-                log.warning, "lease lost with the connection %s", fields(job=reservation.ref, error=error)
-            )
-            return LeaseLost
-        return None
+            return interrupt or self._lost("lease lost with the connection %s", reservation, error=error)
+        return interrupt
+
+    def _lost(self, event: str, reservation: Reservation, **known: object) -> type[Interrupt]:
+        if self._interrupt is None:
+            self._context.run(log.warning, event, fields(job=reservation.ref, **known))
+        return LeaseLost
 
     def _raise(self, _signal: int, frame: FrameType | None) -> None:
         # Raise in the handler only: one that has returned has done its work. If it still runs, the keeper sends the

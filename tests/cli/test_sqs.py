@@ -56,6 +56,13 @@ def ready(sqs: Cli) -> Cli:
     return sqs
 
 
+def make_shelf(cli: Cli) -> None:
+    """As a pool makes it when it starts."""
+    shelf = Shelf(cli.ledger.url)
+    shelf.pause("glassq", 0)
+    shelf.close()
+
+
 def put(cli: Cli, *more: str) -> str:
     """The id of a delivery that is put."""
     (cli.directory / "body").write_text('{"collection": "timeline"}')
@@ -211,6 +218,7 @@ def test_everything_moves_to_sqs_and_back_though_the_service_is_hostile(
     said = cli("move", "--to-engine", url, "--yes")
     assert (said.code, "queue init" in said.err) == (78, True), said
     assert cli("queue", "init", "--url", url).code == 0
+    make_shelf(cli)
     service.set(Faults(seed=3, late=0.05, throttle=0.1, broken=0.05, reorder=0.5, cut_before=0.05))
     try:
         moved = 0
@@ -241,6 +249,7 @@ def test_everything_moves_to_sqs_and_back_though_the_service_is_hostile(
 def test_what_comes_to_sqs_meanwhile_follows_and_a_paused_tube_stays(ready: Cli, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     beanstalkd = Beanstalkd(tmp_path / "other", options=("-f0",))
+    make_shelf(ready)
     held = put(ready, "--tube", "glassq.queue.slow")
     assert ready("pause", "glassq.queue.slow").code == 0
     first = put(ready)

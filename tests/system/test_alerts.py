@@ -57,6 +57,8 @@ WELL = {
     'glassq_queue_oldest_transaction_seconds{job="glassq-pool", instance="a:9465"}': "2x400",
     'glassq_queue_replication_lag_bytes{job="glassq-pool", instance="a:9465"}': "9000x400",
     'glassq_queue_idle_slots_bytes{job="glassq-pool", instance="a:9465"}': "0x400",
+    'glassq_queue_in_flight{job="glassq-pool", instance="a:9465"}': "40x400",
+    'glassq_queue_retention_seconds{job="glassq-pool", instance="a:9465"}': "1209600x400",
 }
 # What is otherwise (the metric, with as many of its labels as it takes: other values), and what fires then.
 BAD: list[tuple[dict[str, str], set[str]]] = [
@@ -104,6 +106,8 @@ BAD: list[tuple[dict[str, str], set[str]]] = [
     ({"glassq_queue_oldest_transaction_seconds": "0+60x400"}, {"GlassqVacuumHeldUp"}),
     ({"glassq_queue_replication_lag_bytes": "300000000x400"}, {"GlassqReplicationLags"}),
     ({"glassq_queue_idle_slots_bytes": "2000000000x400"}, {"GlassqIdleSlot"}),
+    ({"glassq_queue_in_flight": "100000x400"}, {"GlassqSqsInFlight"}),
+    ({"glassq_queue_retention_seconds": "345600x400"}, {"GlassqSqsRetention"}),
     ({"glassq_binlog_files": "50x400"}, set()),
     ({"glassq_binlog_files": "50x400", "glassq_jobs{state=buried": "1x400"}, {"GlassqBuried", "GlassqBinlogPinned"}),
 ]  # fmt: skip

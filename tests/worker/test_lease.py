@@ -6,16 +6,19 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from glassq import delivery as envelope
-from glassq.errors import DeadlineExceeded, Interrupted, LeaseLost
+from glassq.errors import DeadlineExceeded, Interrupted, LeaseLost, QueueUnavailable
 from glassq.queues.base import Reservation
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 from glassq.settings import QueueSettings
 from glassq.values import Duration
+from glassq.worker import lanes
+from glassq.worker.fork import fork
 from glassq.worker.lease import Lease
 from glassq.worker.scoreboard import Scoreboard
 from tests.conftest import wait_for
@@ -167,6 +170,53 @@ def test_a_queue_that_is_gone_ends_the_handler(beanstalkd: Beanstalkd, held: Hel
         held.work(handler)
     look.close()
     assert look.stats_job(held.job).state == "ready"
+
+
+def break_tend(held: Held, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def tend() -> None:
+        raise error
+
+    monkeypatch.setattr(held.lease._receiver, "tend", tend)
+
+
+def test_a_connection_that_breaks_while_it_is_tended_ends_the_handler(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_tend(held, monkeypatch, QueueUnavailable("broken"))
+    with pytest.raises(LeaseLost):
+        held.work(lambda: held.beats(3))
+    held.beats(2)
+
+
+def test_a_stop_is_a_stop_though_the_connection_is_broken(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_tend(held, monkeypatch, QueueUnavailable("broken"))
+    held.cold = True
+    with pytest.raises(Interrupted):
+        held.work(lambda: held.beats(3))
+
+
+def _keep_plain() -> None:
+    receiver: Any = SimpleNamespace(tend=lambda: 1 / 0)
+    lease = Lease(receiver, TTR, Scoreboard(1).slots[0])
+    lease.start(Reservation("1", "tube", b"", TTR), DELIVERY, deadline=FOREVER * FOREVER, hard=FOREVER * FOREVER)
+    lease._run_keeper(lambda: False, lambda: None)
+
+
+def _keep_lanes() -> None:
+    lane: Any = SimpleNamespace(lease=SimpleNamespace(extend=lambda _now: 1 / 0))
+    all_lanes: Any = [lane]
+    lanes._keep(all_lanes, threading.Event())
+
+
+@pytest.mark.parametrize("keep", [_keep_plain, _keep_lanes])
+def test_a_keeper_that_fails_ends_its_process(keep: Callable[[], None]) -> None:
+    def main() -> int:
+        with suppress(ZeroDivisionError):
+            keep()
+        return 0
+
+    _, status = os.waitpid(fork(main), 0)
+    assert os.waitstatus_to_exitcode(status) == 1
 
 
 def test_an_interrupt_comes_once_so_that_a_handler_can_clean_up(held: Held) -> None:

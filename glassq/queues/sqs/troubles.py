@@ -43,8 +43,13 @@ _UNKNOWN_TO_AMAZON = frozenset(
     {"InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "ExpiredToken"}
     | {"ExpiredTokenException", "InvalidAccessKeyId", "IncompleteSignature", "InvalidSignatureException"}
 )
+# As in "Signature expired: 20261129T000000Z is now earlier than 20261129T001000Z", and for one that is ahead.
+_TIMES = "is now "
 _SIZES = frozenset({"BatchRequestTooLong", "MessageTooLong", "InvalidMessageContents"})
 
+# The host's clock differs from Amazon's by more than 5 minutes.
+_SKEWED = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
+_CLOCK = "set this host's clock (timedatectl set-ntp true): Amazon refuses what was signed 5 minutes ago, or will be"
 _IAM = "give the role of this host the rights that `glassq queue init` lists"
 _CREDENTIALS = (
     "give this host a role, or the service's user a profile; boto3 looks for credentials by itself (environment, "
@@ -91,7 +96,7 @@ def in_doubt(error: QueueError) -> bool:
 
 
 def _refused(code: str) -> bool:
-    return code in THROTTLED | _UNKNOWN_TO_AMAZON
+    return code in THROTTLED | _UNKNOWN_TO_AMAZON | _SKEWED
 
 
 def _answered(error: Any, queue: str) -> QueueError:
@@ -117,6 +122,8 @@ def explained(error: QueueError) -> Fact:
     """The error of a call, with what to do about it."""
     said, cause = str(error), error.__cause__
     code = code_of(cause)
+    if code in _SKEWED or (code in _UNKNOWN_TO_AMAZON and "ignature" in said and _TIMES in said):
+        return Fact("clock", False, said, _CLOCK)
     if code in _UNKNOWN_TO_AMAZON or isinstance(
         cause, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError
     ):

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from itertools import product
 from typing import TYPE_CHECKING, get_args
 
 import pytest
 
-from glassq.errors import QueueUnavailable
-from glassq.queues.base import Change, WaitingState
+from glassq.errors import QueueError, QueueUnavailable
+from glassq.queues.base import Change, NewJob, WaitingState
+from tests.conftest import wait_for
 from tests.queues.conformance.cutter import cut_at_each_message
+from tests.queues.conformance.engine import TIMEOUT
 from tests.queues.conformance.test_receiver import SETTLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from glassq.queues import Receiver
     from tests.queues.conformance.roles import Roles
 
+# In seconds: longer than any engine lets a job wait behind others that are quick.
+LATE = 0.1
 WAITING: tuple[WaitingState, ...] = get_args(WaitingState)
 # The form that a delivery has after each of these, beside the one it had; None: it may be gone.
 AFTER: dict[str, bytes | None] = {
@@ -72,6 +78,42 @@ def test_a_delivery_that_is_settled_is_never_lost(roles: Roles, name: str) -> No
         receiver.close()
         anew = cutter.fired and not roles.able.buries_in_place and name in ("release", "bury as it is")
         check(roles, b"ping", AFTER[name], cut=broke or anew, anew=anew)
+        clear(roles)
+
+
+# Who may be the first to tell the engine of ends that nobody has waited for, and of jobs that have waited for too long.
+TENDS: dict[str, Callable[[Receiver], None]] = {
+    "tend": lambda receiver: receiver.tend(),
+    "begin": lambda receiver: receiver.begin(),
+    "finish": lambda receiver: receiver.finish(),
+}
+
+
+@pytest.mark.parametrize("tend", TENDS.values(), ids=TENDS)
+def test_what_is_finished_later_is_never_lost(roles: Roles, tend: Callable[[Receiver], None]) -> None:
+    """Nor does anything else than a QueueError come out: the keeper of a job in hand relies on that."""
+    jobs = [b"%d" % number for number in range(8)]
+    roles.engine.make([roles.tube])
+    for cutter in cut_at_each_message(roles.engine):
+        roles.producer.put([NewJob("a key", body, roles.tube) for body in jobs], within=TIMEOUT)
+        receiver = roles.receiver(port=cutter.port)
+        failures: list[QueueError] = []
+        ended: set[bytes] = set()
+        while len(ended) < 4:
+            held = receiver.reserve([roles.tube], TIMEOUT)
+            assert held is not None
+            receiver.complete(held, then=[roles.tube], failed=failures.append)
+            ended.add(held.body)
+        with cutter:
+            end = time.monotonic() + LATE
+            wait_for(lambda: time.monotonic() > end, "what waits behind others to be late")  # noqa: B023
+            broke = not attempt(lambda: tend(receiver))  # noqa: B023
+        assert cutter.fired or not (broke or failures)
+        receiver.close()
+        found = settled(roles)
+        assert set(jobs) - ended <= set(found)
+        assert not roles.able.exact_counts or len(found) == len(set(found))
+        assert cutter.fired or not ended & set(found)
         clear(roles)
 
 
