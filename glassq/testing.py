@@ -38,8 +38,7 @@ from glassq.settings import TASK_SOURCE, Route, Settings, read_only
 from glassq.values import HandlerName
 from glassq.worker.executor import Executor
 from glassq.worker.lease import Lease
-from glassq.worker.outcome import Kind
-from glassq.worker.record import as_recorded
+from glassq.worker.record import as_recorded, word_of
 from glassq.worker.scoreboard import Scoreboard
 
 if TYPE_CHECKING:
@@ -52,15 +51,6 @@ if TYPE_CHECKING:
     from glassq.queues import Receiver
     from glassq.routes import Handler, Result
 from glassq.worker.executor import Attempt
-
-_STATES = {
-    Kind.DONE: "done",
-    Kind.DROPPED: "dropped",
-    Kind.RETRY: "retrying",
-    Kind.BURY: "buried",
-    Kind.INTERRUPTED: "given back",
-    Kind.LEASE_LOST: "lease lost",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +171,7 @@ class _Child:
             attempt = executor.run(Reservation("", "", b"", math.inf), delivery, self._for_test(destination))
         outcome = attempt.outcome
         return Worked(
-            state=_STATES[outcome.kind],
+            state=word_of(outcome.kind),
             reason=outcome.reason,
             result=outcome.result,
             delay=outcome.delay,

@@ -206,7 +206,7 @@ LEAVES = {
     "worker/scoreboard.py": frozenset({"metrics", "worker"}),
     "worker/crashes.py": frozenset(),
     "worker/boardfile.py": frozenset({"log"}),
-    "worker/metrics.py": frozenset({"metrics"}),
+    "worker/metrics.py": frozenset({"metrics", "worker"}),
     "metrics/counters.py": frozenset(),
     "queues/base.py": frozenset({"errors"}),
     "programs/syncer.py": frozenset({"errors", "queues", "systemd", "values"}),

@@ -190,7 +190,9 @@ def test_the_examples_of_a_page_pass_their_own_tests(page: str, tests: list[str]
     ("event", "came"), [("push", ("done", "2 commits")), ("ping", ("dropped", ""))], ids=["push", "another"]
 )
 def test_the_first_handler_of_the_readme_does_what_it_says(event: str, came: tuple[str, str]) -> None:
-    (code,) = re.findall(r"^```python\n(from glassq import Delivery, Drop\n.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (code,) = re.findall(
+        r"^```python\n(from glassq import Bury, Delivery, Drop\n.*?)^```", README, re.MULTILINE | re.DOTALL
+    )
     module = ModuleType("handlers")
     exec(code, module.__dict__)
     worked = work(module.handle, b'{"commits": [1, 2]}', source="github", labels={"event": event})

@@ -45,7 +45,7 @@ class Reader:
 
     def glassq(self, command: str) -> str:
         """What `glassq ...` of a page says."""
-        code, out, err = forked.run(command.removeprefix(".venv/bin/glassq ").split(), cwd=self.home)
+        code, out, err = forked.run(command.removeprefix("glassq ").split(), cwd=self.home)
         assert code == 0, (command, out, err)
         return out
 
@@ -74,17 +74,17 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 
 
 def test_a_ping_of_ones_own_and_one_of_github_are_worked_as_the_readme_says(reader: Reader) -> None:
-    first, tail = reader.block("README.md", "curl -i").split("\n.venv/bin/")
-    assert tail.startswith("glassq tail")
+    first, tail = reader.block("README.md", "curl -i").split("\nglassq ")
+    assert tail.startswith("tail")
     assert " 200 OK" in reader.paste(first)
     reader.worked("18 bytes")
-    reader.handlers.write_text(reader.block("README.md", "from glassq import Delivery, Drop"))
+    reader.handlers.write_text(reader.block("README.md", "from glassq import Bury, Delivery, Drop"))
     says(reader.process, "handlers.py: in effect$")
     reader.says("ping github --event push", ": done: 1 commits\n")
 
 
 def test_another_sender_is_added_with_what_its_command_prints(reader: Reader) -> None:
-    said = reader.glassq(reader.block("README.md", ".venv/bin/glassq sources kinds"))
+    said = reader.glassq(reader.block("README.md", "glassq sources kinds"))
     found = re.search(r"^(\[sources.*?)\n\n[^\n]*:\n    (.*)", said, re.MULTILINE | re.DOTALL)
     assert found is not None
     reader.paste(found[2])

@@ -42,7 +42,7 @@ PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
 # Every metric with the labels it has and, where they are known, their values.
 KEPT = ("queue", "journal")
 REASONS = ("malformed", "token", "path", "method", "slow", "length", "too_large", "media_type", "head", "expectation")
-OUTCOMES = ("done", "dropped", "retry", "bury", "interrupted", "lease_lost", "unacknowledged")
+OUTCOMES = ("done", "dropped", "retry", "bury", "interrupted", "lease_lost")
 STATES = ("ready", "reserved", "delayed", "buried")
 CHILDREN = ("starting", "connecting", "waiting", "working", "stopping")
 METRICS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -84,6 +84,7 @@ METRICS: dict[str, dict[str, tuple[str, ...]]] = {
     "glassq_syncer_gaps": {},
     "glassq_syncer_refusing": {},
     "glassq_attempts_total": {"outcome": OUTCOMES},
+    "glassq_attempts_unacknowledged_total": {},
     "glassq_attempts_lost_total": {},
     "glassq_jobs_damaged_total": {},
     "glassq_handler_seconds_bucket": {"le": ()},

@@ -1,4 +1,4 @@
-"""Says statements on a connection without psycopg's cursors, which take half of the time of a short statement."""
+"""Runs statements on a connection without psycopg's cursors, which take half of the time of a short statement."""
 
 from __future__ import annotations
 

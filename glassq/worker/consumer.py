@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from glassq import backoff, descriptors, lifecycle
 from glassq import delivery as envelope
-from glassq.errors import DamagedDelivery, JobNotFound, JobTooBig, NoProof, QueueError, QueueRefused
+from glassq.errors import DamagedDelivery, JobNotFound, NoProof, QueueError, QueueRefused
 from glassq.log import bind_context, fields, logger
 from glassq.worker import outcome as outcomes
 from glassq.worker.executor import Attempt
@@ -167,8 +167,6 @@ class Consumer:
         except (QueueRefused, NoProof) as error:
             self._settlement.refused(reservation, error)
             raise
-        except JobTooBig as error:
-            self._settlement.bury_too_big(reservation, error)
         except JobNotFound:
             # Our lease ran out before we settled the job, or an operator took the job that we were burying. The next
             # consumer works it again. Closing the connection releases jobs that we may still have reserved.

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from glassq.metrics import Counter, Histogram, SharedCounters, SharedGauge
+from glassq.worker.outcome import Kind
 
 ATTEMPTS = Counter(
     "glassq_attempts_total",
-    "Attempts that are over, by outcome; unacknowledged: the queue did not confirm what follows.",
+    "Attempts that are over, by outcome.",
     "outcome",
-    ("done", "dropped", "retry", "bury", "interrupted", "lease_lost", "unacknowledged"),
+    tuple(kind.name.lower() for kind in Kind),
+)
+UNACKNOWLEDGED = Counter(
+    "glassq_attempts_unacknowledged_total", "Attempts whose outcome the queue did not confirm: there may be another."
 )
 LOST = Counter("glassq_attempts_lost_total", "Attempts that ended with their process.")
 DAMAGED = Counter("glassq_jobs_damaged_total", "Damaged jobs that were buried untouched.")
@@ -28,4 +32,4 @@ WANTED = SharedGauge("glassq_children_wanted", "How many children there should b
 
 def new_counters(rows: int) -> SharedCounters:
     """The counters of this number of processes. Call before the fork."""
-    return SharedCounters((ATTEMPTS, LOST, DAMAGED, SECONDS, WAIT, WANTED), rows)
+    return SharedCounters((ATTEMPTS, UNACKNOWLEDGED, LOST, DAMAGED, SECONDS, WAIT, WANTED), rows)

@@ -8,6 +8,7 @@
 | raised Retry or another error, or overran      | RETRY       | put again after delay or backoff                |
 | the same, with its budget spent                | BURY        | put with evidence and buried                    |
 | raised Bury                                    | BURY        | put with evidence and buried                    |
+| ended so that its next form fits into no job   | BURY        | bury of the job as it is                        |
 | was interrupted by a stop                      | INTERRUPTED | release: no attempt burnt                       |
 | lost its lease                                 | LEASE_LOST  | nothing: another consumer has the job           |
 """
@@ -114,6 +115,13 @@ def too_often_lost(delivery: Delivery, policy: Policy) -> Outcome | None:
     return Outcome(
         Kind.BURY, f"{attempts} ended without an outcome (process killed or crashed, power or connection lost)"
     )
+
+
+def too_big(outcome: Outcome, why: str) -> Outcome:
+    """The outcome in place of one whose next form fits into no job, because of `why`: a bury of the job as it is."""
+    note = f"buried as it was: {why}"
+    reason = outcome.reason[: MAX_MESSAGE - len(note) - 2]
+    return Outcome(Kind.BURY, f"{reason}; {note}" if reason else note, slow_down=outcome.slow_down)
 
 
 def describe(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from glassq.excerpts import json_of, text_of
 from glassq.ledger import Entry
 from glassq.log import fields, logger
 from glassq.mask import masked_text
-from glassq.worker.metrics import ATTEMPTS, SECONDS, WAIT
+from glassq.worker.metrics import ATTEMPTS, SECONDS, UNACKNOWLEDGED, WAIT
 from glassq.worker.outcome import Kind
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ MAX_RESULT = 2_000
 _MAX_NOTE = 200
 
 
+# Of each kind: the level and word of its log line, and the state in the ledger ("": no entry).
 _EVENTS: dict[Kind, tuple[int, str, str]] = {
     Kind.DONE: (logging.INFO, "done", "done"),
     Kind.DROPPED: (logging.INFO, "dropped", "dropped"),
@@ -41,10 +42,15 @@ _EVENTS: dict[Kind, tuple[int, str, str]] = {
 }
 
 
+def word_of(kind: Kind) -> str:
+    """The word of an outcome in the log; in the ledger as well, if it has an entry there."""
+    return _EVENTS[kind][1]
+
+
 class AttemptRecord:
     """What is recorded of one attempt."""
 
-    __slots__ = ("_attempt", "_counters", "_ledger", "_logged", "_reservation", "_result")
+    __slots__ = ("_attempt", "_counted", "_counters", "_ledger", "_logged", "_reservation", "_result")
 
     def __init__(self, ledger: Ledger, counters: ProcessCounters, reservation: Reservation, attempt: Attempt) -> None:
         self._ledger = ledger
@@ -53,6 +59,7 @@ class AttemptRecord:
         self._attempt = attempt
         self._result = ""
         self._logged = False
+        self._counted = False
 
     def log_outcome(self) -> None:
         """Writes the log line, unless that is done. What a handler has done stays done, whatever the queue answers."""
@@ -82,15 +89,15 @@ class AttemptRecord:
     def settled(self, holder: str) -> None:
         """The outcome is settled. `holder` is the job that holds the delivery from now on ("": none)."""
         self.log_outcome()
-        kind = self._attempt.outcome.kind
-        _count(self._counters, self._attempt, kind.name.lower())
-        if state := _EVENTS[kind][2]:
+        self._count()
+        if state := _EVENTS[self._attempt.outcome.kind][2]:
             self._write(state, holder)
 
     def unacknowledged(self, error: QueueError) -> None:
-        """The queue did not confirm the outcome: the delivery may be worked again."""
+        """The queue did not confirm the outcome: the delivery may be worked again. Before `settled`, or after it."""
         kind = self._attempt.outcome.kind
-        _count(self._counters, self._attempt, "unacknowledged")
+        self._count()
+        self._counters.count(UNACKNOWLEDGED)
         # a refusal is logged once, by Settlement.refused
         level = logging.DEBUG if isinstance(error, QueueRefused | NoProof) else logging.WARNING
         known = _attempt_fields(self._reservation, self._attempt)
@@ -99,6 +106,18 @@ class AttemptRecord:
             self._result = as_recorded(self._attempt.outcome.result)[0]
             self._write(_EVENTS[kind][2], "")
 
+    def _count(self) -> None:
+        if self._counted:
+            return
+        self._counted = True
+        delivery, started = self._attempt.delivery, self._attempt.started
+        self._counters.count(ATTEMPTS, self._attempt.outcome.kind.name.lower())
+        if started is None:
+            return
+        self._counters.observe(SECONDS, self._attempt.duration)
+        if delivery.attempt == 1 and delivery.due is None and not delivery.lost:
+            self._counters.observe(WAIT, delivery.age(started))
+
     def _write(self, state: str, holder: str) -> None:
         self._ledger.record(_entry(self._attempt, state, self._reservation.tube, holder, self._result))
 
@@ -106,16 +125,6 @@ class AttemptRecord:
 def _attempt_fields(reservation: Reservation, attempt: Attempt) -> dict[str, object]:
     delivery = attempt.delivery
     return {"delivery": delivery.id, "attempt": delivery.attempt, "job": reservation.ref, "seconds": attempt.duration}
-
-
-def _count(counters: ProcessCounters, attempt: Attempt, outcome: str) -> None:
-    delivery, started = attempt.delivery, attempt.started
-    counters.count(ATTEMPTS, outcome)
-    if started is None:
-        return
-    counters.observe(SECONDS, attempt.duration)
-    if delivery.attempt == 1 and delivery.due is None and not delivery.lost:
-        counters.observe(WAIT, delivery.age(started))
 
 
 def _entry(attempt: Attempt, state: str, tube: str, holder: str, result: str) -> Entry:

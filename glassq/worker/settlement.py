@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
@@ -13,8 +13,9 @@ from glassq import lifecycle
 from glassq.errors import BodyError, JobNotFound, JobTooBig, NoProof, QueueError, QueueRefused
 from glassq.hooks import NO_HOOKS, AttemptReport
 from glassq.log import fields, logger
-from glassq.worker.metrics import ATTEMPTS, DAMAGED
-from glassq.worker.outcome import Kind
+from glassq.worker.executor import Attempt
+from glassq.worker.metrics import DAMAGED
+from glassq.worker.outcome import Kind, Outcome, too_big
 from glassq.worker.record import AttemptRecord
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from glassq.metrics import ProcessCounters
     from glassq.queues import Receiver
     from glassq.queues.base import Reservation
-    from glassq.worker.executor import Attempt
 
 log = logger("glassq.worker")
 
@@ -55,29 +55,25 @@ class Settlement:
     def settle(
         self, reservation: Reservation, attempt: Attempt, then: Sequence[str] = (), *, several: bool = False
     ) -> None:
-        """Acts on the outcome and records it. Raises QueueError; after JobTooBig, the reservation is unchanged.
+        """Acts on the outcome and records it. Raises QueueError.
 
         `then` are the tubes from which to reserve the next job meanwhile, or the next ones if it may be `several`.
         """
-        record = AttemptRecord(self._ledger, self._counters, reservation, attempt)
         try:
-            holder = self._act(reservation, attempt, then, record, several=several)
-        except JobTooBig:
-            raise
-        except QueueError as error:
-            record.unacknowledged(error)
-            raise
-        record.settled(holder)
-        if self._hooks.watch:
-            outcome = attempt.outcome
-            report = AttemptReport(
-                attempt.delivery, outcome.kind.value, outcome.reason, attempt.duration, attempt.error
+            self._recorded(
+                reservation,
+                attempt,
+                lambda record: self._act(reservation, attempt, then, record, several=several),
             )
-            self._hooks.after(report)
+        except JobTooBig as error:
+            self._bury_too_big(reservation, attempt, error)
 
     def put_anew(self, reservation: Reservation, delivery: Delivery, tube: str, delay: float = 0.0) -> None:
         """Puts the delivery in its new form, ready after `delay` seconds, without an attempt. Raises QueueError."""
-        self._put(delivery, tube, lambda body: self._receiver.retry(reservation, body, delay=delay, tube=tube))
+        try:
+            self._put(delivery, tube, lambda body: self._receiver.retry(reservation, body, delay=delay, tube=tube))
+        except JobTooBig as error:
+            self._bury_too_big(reservation, _none_of(delivery), error)
 
     def park(
         self,
@@ -101,13 +97,13 @@ class Settlement:
                 self._note_refusal(error)
             elif isinstance(error, JobTooBig):
                 without_story = msgspec.structs.replace(lifecycle.without_story(delivery), tube=tube)
-                try:
-                    move(envelope.encode(without_story), None)
-                except JobTooBig as too_big:
-                    self.bury_too_big(reservation, too_big)
+                self._park_alone(reservation, delivery, lambda: move(envelope.encode(without_story), None))
 
         later = None if self.refusals else failed
-        self._put(delivery, tube, lambda body: move(body, later))
+        try:
+            self._put(delivery, tube, lambda body: move(body, later))
+        except JobTooBig as error:
+            self._bury_too_big(reservation, _none_of(delivery), error)
 
     def finish_burial(self, reservation: Reservation) -> None:
         """Buries a delivery whose last consumer died while it buried it."""
@@ -119,12 +115,6 @@ class Settlement:
         log.error("damaged job buried %s", where)
         self._receiver.bury(reservation)
         self._counters.count(DAMAGED)
-
-    def bury_too_big(self, reservation: Reservation, error: JobTooBig) -> None:
-        """Buries the delivery as it is, because it does not fit into a job with its story."""
-        log.error("job buried as it is %s", fields(job=reservation.ref, error=error))
-        self._receiver.bury(reservation)
-        self._counters.count(ATTEMPTS, "bury")
 
     def refused(self, reservation: Reservation, error: QueueRefused | NoProof) -> None:
         """Releases the job: the delivery's next form was refused or not proven, but the queue still has this one."""
@@ -144,27 +134,70 @@ class Settlement:
             if isinstance(error, QueueRefused | NoProof):
                 self._note_refusal(error)
 
-        kind = attempt.outcome.kind
-        if kind in (Kind.DONE, Kind.DROPPED):
-            # the body goes only after the job
-            later = failed if several and not attempt.delivery.stored_keys else None
-            self._receiver.complete(reservation, then=then, meanwhile=record.log_outcome, failed=later)
-            self._retire(attempt.delivery)
-        elif kind is Kind.RETRY:
-            delay, tube, retry = attempt.outcome.delay, reservation.tube, self._receiver.retry
-            # while the queue is in trouble each answer is awaited: it says when that is over
-            later = None if self.refusals else failed
-            return self._put(
-                attempt.following,
-                tube,
-                lambda body: retry(reservation, body, delay=delay, tube=tube, then=then, failed=later),
-            )
-        elif kind is Kind.BURY:
-            bury = self._receiver.bury
-            return self._put(attempt.following, reservation.tube, lambda body: bury(reservation, body, then=then))
-        elif kind is Kind.INTERRUPTED:
-            self._receiver.release(reservation)
+        match attempt.outcome.kind:
+            case Kind.DONE | Kind.DROPPED:
+                # the body goes only after the job
+                later = failed if several and not attempt.delivery.stored_keys else None
+                self._receiver.complete(reservation, then=then, meanwhile=record.log_outcome, failed=later)
+                self._retire(attempt.delivery)
+            case Kind.RETRY:
+                delay, tube, retry = attempt.outcome.delay, reservation.tube, self._receiver.retry
+                # while the queue is in trouble each answer is awaited: it says when that is over
+                later = None if self.refusals else failed
+                return self._put(
+                    attempt.following,
+                    tube,
+                    lambda body: retry(reservation, body, delay=delay, tube=tube, then=then, failed=later),
+                )
+            case Kind.BURY:
+                bury = self._receiver.bury
+                return self._put(attempt.following, reservation.tube, lambda body: bury(reservation, body, then=then))
+            case Kind.INTERRUPTED:
+                self._receiver.release(reservation)
+            case Kind.LEASE_LOST:
+                # another consumer has the job
+                pass
+            case unknown:
+                assert_never(unknown)
         return ""
+
+    def _park_alone(self, reservation: Reservation, delivery: Delivery, move: Callable[[], object]) -> None:
+        """Parks a delivery that was too big beside others. Whoever parks the others knows nothing of this one."""
+        try:
+            try:
+                move()
+            except JobTooBig as error:
+                self._bury_too_big(reservation, _none_of(delivery), error)
+        except (QueueRefused, NoProof) as error:
+            self.refused(reservation, error)
+        except JobNotFound:
+            log.warning("job is no longer ours %s", fields(job=reservation.ref))
+
+    def _bury_too_big(self, reservation: Reservation, attempt: Attempt, error: JobTooBig) -> None:
+        """Buries the delivery as it is, because it does not fit into a job in its next form."""
+        buried = msgspec.structs.replace(attempt, outcome=too_big(attempt.outcome, str(error)))
+        self._recorded(reservation, buried, lambda _record: self._receiver.bury(reservation))
+
+    def _recorded(self, reservation: Reservation, attempt: Attempt, act: Callable[[AttemptRecord], str]) -> None:
+        """Calls `act`, which returns the job that holds the delivery from now on, and records what came of it.
+
+        After JobTooBig nothing is recorded.
+        """
+        record = AttemptRecord(self._ledger, self._counters, reservation, attempt)
+        try:
+            holder = act(record)
+        except JobTooBig:
+            raise
+        except QueueError as error:
+            record.unacknowledged(error)
+            raise
+        record.settled(holder)
+        if self._hooks.watch:
+            outcome = attempt.outcome
+            report = AttemptReport(
+                attempt.delivery, outcome.kind.value, outcome.reason, attempt.duration, attempt.error
+            )
+            self._hooks.after(report)
 
     def _note_refusal(self, error: QueueError) -> None:
         # One error line, not one for each job.
@@ -198,3 +231,8 @@ class Settlement:
             except BodyError as error:
                 # the sweep finds it: no job names it any more
                 log.error("a body stays where it is until it is swept %s", fields(delivery=delivery.id, why=error))
+
+
+def _none_of(delivery: Delivery) -> Attempt:
+    """No attempt was made at the delivery; what becomes of it is recorded as of one."""
+    return Attempt(delivery, Outcome(Kind.BURY))

@@ -14,6 +14,7 @@ from glassq.queues.base import NewJob
 from glassq.queues.postgres import ahead
 from glassq.queues.postgres.ahead import MOST
 from glassq.settings import Settings
+from tests.conftest import wait_for
 from tests.queues.raw_postgres import fresh_url
 
 if TYPE_CHECKING:
@@ -97,11 +98,26 @@ def test_what_waits_behind_a_slow_one_goes_back_and_what_is_done_is_deleted(
     quick.receiver.tend()
     assert quick.there(0)[0] > 5, "it may still be quick"
     monkeypatch.setattr(quick.receiver._ahead, "_until", 0.0)  # type: ignore[attr-defined]
+    told: list[list[str]] = []
+    monkeypatch.setattr(quick.receiver._waker, "tell", told.append)  # type: ignore[attr-defined]
     quick.receiver.tend()
+    assert told == [[TUBE]], "with one statement, and those that wait hear of it once"
     assert (quick.there(1), quick.there(0)) == ([4], list(range(5, JOBS)))
     assert quick.receiver.unproven == 0
     quick.end(slow)
     assert (int(quick.take().body), quick.there(1)) == (5, [5]), "the next one comes alone"
+
+
+def test_what_has_waited_for_half_of_its_lease_is_reserved_anew(quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quick.receiver, "_lease", 0.1)
+    quick.work(2)
+    over = "SELECT bool_and(lease_until < clock_timestamp()) FROM glassq_jobs WHERE state = 1"
+    wait_for(lambda: quick.execute(over) == [(True,)], "the leases to end")
+    monkeypatch.setattr(quick.receiver, "_lease", 60.0)
+    held = quick.take()
+    left = f"SELECT lease_until > clock_timestamp() FROM glassq_jobs WHERE id = {held.ref}"
+    assert (held.body, held.losses, quick.execute(left)) == (b"2", 0, [(True,)])
+    assert quick.failures == []
 
 
 def test_what_was_ended_by_its_receiver_and_not_deleted_yet_is_worked_again_if_that_dies(quick: Quick) -> None:
@@ -121,6 +137,7 @@ def test_what_was_ended_by_its_receiver_and_not_deleted_yet_is_worked_again_if_t
     with pytest.raises((QueueUnavailable, JobNotFound)):
         quick.work(MOST)
     quick.receiver.close()
+    assert quick.failures
     assert all(isinstance(each, QueueUnavailable) for each in quick.failures)
 
 

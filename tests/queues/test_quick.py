@@ -110,6 +110,16 @@ def test_what_waits_behind_a_slow_one_goes_back_and_has_lost_nothing(
     assert (quick.take().body, quick.reserved) == (b"3", 1), "the next one comes alone"
 
 
+def test_what_has_waited_for_half_of_its_lease_is_reserved_anew(quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick.work(1)
+    monkeypatch.setattr(receiving, "SHORTEST_LEASE", 0.0)
+    quick.work(1)
+    assert quick.reserved == 2
+    held = quick.take()
+    assert (held.body, quick.reserved) == (b"2", 1)
+    assert quick.look.stats_job(int(held.ref)).releases == 1
+
+
 def test_after_a_slow_one_the_next_comes_alone(quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
     quick.work(7)
     slow = quick.take()

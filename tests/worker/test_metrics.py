@@ -206,7 +206,7 @@ def test_an_attempt_that_the_queue_could_not_be_told_of_is_counted(
         beanstalkd.send(signal.SIGCONT)
         (line,) = [line for line in pool.log().splitlines() if "outcome not acknowledged" in line]
         assert f"delivery={delivery.id} attempt=1" in line
-        pool.waits_for(("glassq_attempts_total", "unacknowledged"), 1)
+        pool.waits_for(("glassq_attempts_unacknowledged_total",), 1)
 
 
 def test_a_queue_that_is_gone_is_told_and_what_was_counted_stays(pool: Watched, beanstalkd: Beanstalkd) -> None:

@@ -76,12 +76,17 @@ class BeanstalkReceiver:
         # how many may be reserved with the end of a quick job, and until when they may wait
         self._most_quick = 1
         self._ahead_until = 0.0
+        # until when half of the lease of what is ahead is left, at least
+        self._fresh_until = 0.0
         # next forms whose proof is not awaited; and why some of them could not be proven, for the next `reserve`
         self._hand_overs = None if prover is None else HandOvers(prover)
         self._failure: QueueError | None = None
 
     def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
         self._raise_failure()
+        if self._ahead and time.monotonic() > self._fresh_until:
+            # who begins with one now may lose it before an extension
+            self._send_moves(())
         if not self._ahead:
             self._send_moves(tubes)
         if self._hand_overs:
@@ -315,8 +320,9 @@ class BeanstalkReceiver:
         # no more than half of those that were moved have to go back
         most = min(MAX_AHEAD, max(1, self._moved // 2)) if then else 0
         puts = [(each.body, each.tube) for each in moves]
+        at = time.monotonic()
         placed, jobs = self._connection.put_and_reserve(puts, released, then, most)
-        self._ahead.extend(_reservation(job, then) for job in jobs)
+        self._came(jobs, then, at)
         self._moves_sent(list(zip(moves, placed, strict=True)), server)
 
     def _moves_sent(self, sent: Sequence[tuple[_Move, int | QueueError]], server: str) -> None:
@@ -388,9 +394,16 @@ class BeanstalkReceiver:
         self, jobs: Sequence[int], then: Sequence[str], most: int = 1, meanwhile: Callable[[], None] | None = None
     ) -> list[QueueError | None]:
         """Deletes jobs and reserves the next ones, as many as `most`; the error of each delete."""
+        at = time.monotonic()
         errors, found = self._connection.delete_and_reserve(jobs, then, most, meanwhile)
-        self._ahead.extend(_reservation(job, then) for job in found)
+        self._came(found, then, at)
         return errors
+
+    def _came(self, jobs: Sequence[JobBody], tubes: Sequence[str], at: float) -> None:
+        """These were reserved ahead of the job in hand, by a packet that was sent at `at` (time.monotonic())."""
+        if jobs:
+            self._ahead.extend(_reservation(job, tubes) for job in jobs)
+            self._fresh_until = at + SHORTEST_LEASE / 2
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None

@@ -1,4 +1,4 @@
-"""Jobs that a receiver has reserved ahead of the one in hand, and quick ones that are done and not deleted yet.
+"""Jobs reserved ahead of the current one, and finished jobs whose deletes are batched.
 
 Where one job after the other is worked in no time, several come with one statement, and their ends go with the next.
 """
@@ -41,9 +41,10 @@ class Ahead:
         #: how many may come with the next statement
         self.most = 1
         self._ended: list[Ended] = []
-        self._until = 0.0
+        self._until = self._fresh_until = 0.0
 
-    def __len__(self) -> int:
+    @property
+    def may_hold(self) -> int:
         """How many jobs beside the one in hand are reserved, or may be once that ends."""
         return len(self._ended) + (len(self.jobs) or self.most - 1)
 
@@ -52,11 +53,21 @@ class Ahead:
         """Whether something has waited for too long."""
         return bool(self.jobs or self._ended) and time.monotonic() > self._until
 
-    def came(self, jobs: Sequence[Reservation], asked: int) -> None:
-        """These came with a statement that asked for so many."""
-        self.jobs.extend(jobs)
+    @property
+    def is_stale(self) -> bool:
+        """Whether half of the lease of what waits is over: who begins with it now may lose it before an extension."""
+        return bool(self.jobs) and time.monotonic() > self._fresh_until
+
+    def came(self, jobs: Sequence[Reservation], asked: int, at: float) -> None:
+        """These came with a statement that asked for so many, and began at this time.monotonic()."""
+        self.hold(jobs, at)
         self.most = min(MOST, 2 * asked) if len(jobs) == asked else max(1, len(jobs))
         self._until = time.monotonic() + QUICK
+
+    def hold(self, jobs: Sequence[Reservation], at: float) -> None:
+        """The next reserves return these; their leases began after `at`."""
+        self.jobs.extend(jobs)
+        self._fresh_until = at + min((job.lease for job in jobs), default=0.0) / 2
 
     def end(self, ended: Ended) -> None:
         self._ended.append(ended)

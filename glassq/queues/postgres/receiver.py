@@ -50,6 +50,8 @@ class PostgresReceiver:
     # -- reserving --------------------------------------------------------------------------------------------------
 
     def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
+        if self._ahead.is_stale:
+            self._give_back()
         if self.has_next:
             return self._ahead.jobs.popleft()
         self.finish()
@@ -151,7 +153,7 @@ class PostgresReceiver:
 
     @property
     def unproven(self) -> int:
-        return len(self._ahead)
+        return self._ahead.may_hold
 
     def tend(self) -> None:
         if self._ahead.is_late:
@@ -249,9 +251,10 @@ class PostgresReceiver:
         if then and not self.has_next:
             # who always finds work never looks otherwise
             self._sweep()
+            at = time.monotonic()
             [(ended, *job)] = self._rows(statements.and_next(statement), [*values, *self._wanted(then)], meanwhile)
             if job[0] is not None:
-                self._ahead.jobs.append(self._reserved(tuple(job)))
+                self._ahead.hold([self._reserved(tuple(job))], at)
         else:
             found = self._rows(statement, values, meanwhile)
             ended = found[0][0] if found else None
@@ -271,9 +274,10 @@ class PostgresReceiver:
 
         def end(numbers: list[int], tokens: list[int]) -> list[int]:
             values = [numbers, tokens, numbers, *self._wanted(then), most, most]
+            at = time.monotonic()
             rows = self._rows(statements.COMPLETE_ALL_AND_NEXT, values, meanwhile)
             came = sorted((row[1:] for row in rows if row[1] is not None), key=lambda row: (row[6], row[0]))
-            self._ahead.came([self._reserved(row) for row in came], most)
+            self._ahead.came([self._reserved(row) for row in came], most, at)
             return [int(number) for number in (rows[0][0] or "").split()]
 
         self._ahead.end_all(end)
@@ -287,10 +291,14 @@ class PostgresReceiver:
 
     def _give_back(self) -> None:
         """What was reserved ahead is ready again, before what is due later."""
-        for job in self._ahead.take_late():
-            self._since.clear()
-            with suppress(JobNotFound):
-                self.release(job)
+        self._notice()
+        refs = [job.ref for job in self._ahead.take_late() if job.ref in self._held]
+        if not refs:
+            return
+        self._since.clear()
+        numbers, tokens = [int(ref) for ref in refs], [self._held.pop(ref) for ref in refs]
+        if tubes := {tube for (tube,) in self._rows(statements.RELEASE_ALL, [numbers, tokens, numbers])}:
+            self._waker.tell(sorted(tubes))
 
     def _wanted(self, tubes: Sequence[str]) -> list[Any]:
         since = [self._since.get(tube, _LONG_AGO) for tube in tubes]

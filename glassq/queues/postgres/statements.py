@@ -1,4 +1,4 @@
-"""What is said to PostgreSQL about jobs. Times are the server's.
+"""The SQL statements of the queue. Times are the server's.
 
 A reserve looks at one job of each tube: a query over all of them would sort the whole backlog. It begins at the job
 that was reserved last (`since`): what was reserved before lies dead at the head of the index until vacuum comes.
@@ -89,6 +89,12 @@ RETURNING id
 """
 BURY_AS_IT_IS = f"UPDATE glassq_jobs SET state = 2, {_FREE} WHERE {_OURS} AND {_DURABLY} RETURNING id"
 RELEASE = f"UPDATE glassq_jobs SET state = 0, {_FREE} WHERE {_OURS} RETURNING tube"
+# Several of those, as COMPLETE_ALL.
+RELEASE_ALL = f"""
+UPDATE glassq_jobs SET state = 0, {_FREE}
+WHERE id = ANY(%b::bigint[]) AND token = (%b::bigint[])[array_position(%b::bigint[], id)] AND state = 1
+RETURNING tube
+"""
 EXTEND = f"""
 UPDATE glassq_jobs SET lease_until = clock_timestamp() + %b * interval '1 second' WHERE {_OURS} RETURNING id
 """
