@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 from contextlib import closing, contextmanager, suppress
+from itertools import count
 from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, QueueRefused
@@ -40,6 +42,31 @@ def failing(directory: Path, monkeypatch: pytest.MonkeyPatch, *, file_size: int 
         yield server
     finally:
         server.stop()
+
+
+@contextmanager
+def forgotten(server: Beanstalkd) -> Iterator[None]:
+    """What is answered meanwhile is on no disk when the power fails, at the end. Then the server is back."""
+    copy = server.dir.with_name("copy")
+    shutil.copytree(server.dir, copy)
+    yield
+    server.stop(signal.SIGKILL)
+    shutil.rmtree(server.dir)
+    copy.rename(server.dir)
+    server.start()
+
+
+@contextmanager
+def without_memory(server: Beanstalkd) -> Iterator[None]:
+    """It can make no further tube meanwhile."""
+    with closing(server.queue()) as queue:
+        queue.connect()
+        resource.prlimit(server.pid, resource.RLIMIT_AS, (1, resource.RLIM_INFINITY))
+        with suppress(QueueRefused):
+            for number in count():
+                queue.put(b"", tube=f"elsewhere.{number}", delay=3600)
+        yield
+        resource.prlimit(server.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def break_binlog(server: Beanstalkd) -> None:

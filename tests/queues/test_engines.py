@@ -39,7 +39,7 @@ def paper(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         open_receiver=lambda settings: f"receiver of {settings.queue.url}",
         open_inspector=lambda settings: f"inspector of {settings.queue.url}",
         local_engine=lambda settings: f"parts of {settings.queue.url}",
-        open_tables=lambda settings, url: None,
+        open_tables=lambda settings, url, tubes: None,
         advice=lambda settings, error: f"sharpen the pencil: {error}",
     )
     monkeypatch.setitem(sys.modules, "glassq.queues.paper", ModuleType("glassq.queues.paper"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -9,13 +10,14 @@ from typing import TYPE_CHECKING
 import greenstalk
 import pytest
 
-from glassq.errors import JobNotFound, JobTooBig, NoProof, NotDurable, QueueError, QueueRefused
+from glassq.errors import JobNotFound, JobTooBig, NoProof, NotDurable, QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.base import ALL_STATES, MAX_UNPROVEN, MAX_UNPROVEN_MOVES, Reservation
 from glassq.queues.beanstalk import receiver as receiving
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.protocol import JobStats
 from glassq.queues.beanstalk.receiver import BeanstalkReceiver
 from tests.conftest import wait_for
+from tests.queues.binlog import forgotten
 from tests.queues.test_forms import Watched
 
 if TYPE_CHECKING:
@@ -271,6 +273,61 @@ def test_a_broken_connection_is_told_and_nothing_is_lost(bench: Bench) -> None:
     bench.receiver.tend()
     assert bench.there() == [("ready", b"1")]
     assert [type(each) for each in bench.failures] == [JobNotFound]
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_after_a_restart_nothing_is_withdrawn_by_an_id_that_is_another_jobs_by_now(
+    bench: Bench, beanstalkd: Beanstalkd, seen: bool
+) -> None:
+    first, second = bench.take(b"1"), bench.take(b"2")
+    with forgotten(beanstalkd):
+        lost = [bench.retry(held, b"again") for held in (first, second)]
+    bench.look.close()
+    if seen:
+        with pytest.raises(QueueUnavailable):
+            bench.receiver.extend(first)
+    assert [str(bench.look.put(b"ping", tube=OTHER)) for _ in lost] == lost
+    bench.prover.opened.set()
+    bench.receiver.tend()
+    assert bench.there() == [("ready", b"1"), ("ready", b"2"), ("ready", b"ping"), ("ready", b"ping")]
+    assert [type(each) for each in bench.failures] == [JobNotFound if seen else NotDurable] * 2
+
+
+def test_the_proof_of_one_server_is_none_for_what_another_has_answered(bench: Bench, beanstalkd: Beanstalkd) -> None:
+    held = bench.take(b"1")
+    with forgotten(beanstalkd):
+        bench.retry(held, b"lost")
+    bench.look.close()
+    with pytest.raises(QueueUnavailable):
+        bench.receiver.reserve([TUBE], 0)
+    # the same job has the same id
+    assert bench.receiver.reserve([TUBE], 0) == held
+    bench.retry(held, b"1 again")
+    bench.prover.opened.set()
+    bench.receiver.finish()
+    assert bench.there() == [("delayed", b"1 again")]
+    assert [type(each) for each in bench.failures] == [JobNotFound]
+
+
+def test_a_move_goes_only_where_its_job_was_reserved(bench: Bench, beanstalkd: Beanstalkd) -> None:
+    bench.prover.opened.set()
+    for number in range(6):
+        bench.look.put(b"%d" % number, tube=TUBE)
+    for _ in range(5):
+        held = bench.receiver.reserve([TUBE], 0)
+        assert held is not None
+        bench.move(held)
+    beanstalkd.stop(signal.SIGKILL)
+    beanstalkd.start()
+    bench.look.close()
+    with pytest.raises(QueueUnavailable):
+        bench.receiver.extend(held)
+    # those before it may not have been proven
+    while (other := bench.look.peek_first("ready", TUBE)) and other.body != b"4":
+        bench.look.delete(other.id)
+    assert bench.receiver.reserve([TUBE], 0) == held
+    bench.receiver.begin()
+    assert bench.there() == [("ready", b"5"), *[("ready", b"moved")] * 4, ("reserved", b"4")]
 
 
 def test_the_real_syncers_proof_is_read_later(beanstalkd: Beanstalkd) -> None:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.errors import QueueError
+from glassq.errors import QueueError, QueueRefused
 from tests.conftest import wait_for
+from tests.queues.binlog import without_memory
 
 if TYPE_CHECKING:
     from glassq.queues.base import WaitingState as Waiting
@@ -52,6 +53,34 @@ def test_a_new_connection_watches_what_is_asked_for(queue: Queue, beanstalkd: Be
     watcher = beanstalkd.queue()
     wait_for(lambda: watcher.stats_tube().ready == 1, "the job of the own tube to be left alone")
     watcher.close()
+
+
+def test_a_packet_on_a_new_connection_watches_what_is_asked_for(queue: Queue) -> None:
+    queue.put(b"own")
+    queue.put(b"1", tube="a")
+    assert reserved(queue, "a") == b"1"
+    queue.close()
+    _, jobs = queue.put_and_reserve([(b"2", "a")], [], ["a"], 2)
+    assert [job.body for job in jobs] == [b"2"]
+
+
+@pytest.mark.parametrize("command", ["reserve", "delete_and_reserve", "put_and_reserve"])
+def test_what_the_server_refused_to_watch_is_asked_for_again(
+    queue: Queue, beanstalkd: Beanstalkd, command: str
+) -> None:
+    queue.put(b"own")
+    job = queue.put(b"1", delay=3600)
+    with without_memory(beanstalkd):
+        if command == "reserve":
+            with pytest.raises(QueueRefused):
+                queue.reserve(0, [queue.tube, "a"])
+        elif command == "delete_and_reserve":
+            assert queue.delete_and_reserve([job], [queue.tube, "a"]) == ([None], [])
+        else:
+            assert queue.put_and_reserve([], [], [queue.tube, "a"], 1) == ([], [])
+    assert reserved(queue) == b"own"
+    queue.put(b"2", tube="a")
+    assert reserved(queue, queue.tube, "a") == b"2"
 
 
 def test_a_bad_name_is_refused_before_anything_is_sent(queue: Queue) -> None:

@@ -74,13 +74,15 @@ class BeanstalkConnection:
         self._connect_timeout = connect_timeout
         self._timeout = timeout
         self._require_durable = require_durable
+        #: which connection this is: the next one has another number, and none of our reservations
+        self.number = 0
         self._deadline = math.inf
         self._sock: LimitedSocket | None = None
         self._client: BeanstalkClient | None = None
         self._using = self._server = ""
         # how often the server syncs; 0 also where that cannot be seen, None if nobody has looked
         self._interval: int | None = None
-        self._watching: set[str] = set()
+        self._watching = {self.tube}
         # ids of jobs reserved on this connection; on the next one the same id may be another job's
         self._held: set[int] = set()
         # commands that were sent, and whose replies come before any other: each with who is told of an error
@@ -160,14 +162,8 @@ class BeanstalkConnection:
         """
         packet: list[Command[object]] = [commands.put(body, tube=tube, ttr=self.ttr) for body, tube in puts]
         packet += map(commands.release, releases)
-        wanted = {checked_tube(name) for name in tubes}
-        if most:
-            packet += [*self._changes(wanted), *[commands.reserve()] * most]
-        answers = self.pipeline(packet)
-        if most:
-            self._watching = wanted
-        placed = [answer for answer in answers[: len(puts)] if isinstance(answer, int | QueueError)]
-        return placed, [answer for answer in answers[len(answers) - most :] if isinstance(answer, JobBody)]
+        answers, jobs = self._reserving(packet, tubes, most)
+        return [answer for answer in answers[: len(puts)] if isinstance(answer, int | QueueError)], jobs
 
     def reserve(self, timeout: int, tubes: Sequence[str] = ()) -> JobBody | None:
         """Reserves the oldest ready job of these tubes (none: of `tube`), for its ttr.
@@ -182,7 +178,9 @@ class BeanstalkConnection:
             changes, reserve = self._changes(wanted), commands.reserve(timeout)
             client.send(b"".join([*(change.text for change in changes), reserve.text]))
             for change in changes:
-                client.expect(change.expects)
+                if isinstance(refused := self._reply(client, change), QueueError):
+                    # closes the connection: it would reserve from any tube
+                    raise refused
             self._watching = wanted
             return reserve.read(client, client.expect(reserve.expects))
 
@@ -249,15 +247,9 @@ class BeanstalkConnection:
         Returns the error of each delete, or None, and the jobs that were reserved (without tubes: none). A connection
         that broke between two replies is found out by the next call. `meanwhile` is called while the server works.
         """
-        wanted = {checked_tube(name) for name in tubes}
         packet: list[Command[object]] = [commands.delete(job_id) for job_id in job_ids]
-        if wanted:
-            packet += [*self._changes(wanted), *[commands.reserve()] * most]
-        answers = self.pipeline(packet, meanwhile)
-        if wanted:
-            self._watching = wanted
-        errors = [answer if isinstance(answer, QueueError) else None for answer in answers[: len(job_ids)]]
-        return errors, [answer for answer in answers[len(job_ids) :] if isinstance(answer, JobBody)]
+        answers, jobs = self._reserving(packet, tubes, most if tubes else 0, meanwhile)
+        return [answer if isinstance(answer, QueueError) else None for answer in answers], jobs
 
     def release(self, job_id: int, *, delay: int = 0) -> None:
         """Releases a reserved job, ready after `delay` seconds. Raises JobNotFound."""
@@ -388,6 +380,9 @@ class BeanstalkConnection:
         client, sock, self._client, self._sock = self._client, self._sock, None, None
         self._using = self._server = ""
         self._interval = None
+        # as a new connection does
+        self._watching = {self.tube}
+        self.number += 1
         self._held.clear()
         unread, self._unread = self._unread, deque()
         if client is not None:
@@ -493,6 +488,27 @@ class BeanstalkConnection:
             client.use(tube)
             self._using = tube
 
+    def _reserving(
+        self,
+        packet: Sequence[Command[object]],
+        tubes: Sequence[str],
+        most: int,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> tuple[list[object], list[JobBody]]:
+        """Sends a packet, and reserves at most so many ready jobs of these tubes with it; its answers, and the jobs."""
+        wanted = {checked_tube(name) for name in tubes} if most else self._watching
+        changes = self._changes(wanted)
+        first, reserves = len(packet) + len(changes), [commands.reserve()] * most
+        answers = self.pipeline([*packet, *changes, *reserves], meanwhile)
+        jobs = [answer for answer in answers[first:] if isinstance(answer, JobBody)]
+        if any(isinstance(answer, QueueError) for answer in answers[len(packet) : first]):
+            # they may be of any tube, and go back
+            self.close()
+            jobs = []
+        elif self._client is not None:
+            self._watching = wanted
+        return answers[: len(packet)], jobs
+
     def _changes(self, wanted: set[str]) -> list[Command[int]]:
         """The commands after which only these tubes are watched."""
         if wanted == self._watching:
@@ -508,7 +524,7 @@ class BeanstalkConnection:
         try:
             self._limit(seconds)
             client = BeanstalkClient(self._sock, encoding=None, use=self.tube, watch=self.tube)
-            self._client, self._using, self._watching = client, self.tube, {self.tube}
+            self._client, self._using = client, self.tube
             if self._require_durable:
                 stats = client.server_stats()
                 self._server = stats.id

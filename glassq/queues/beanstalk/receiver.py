@@ -47,12 +47,14 @@ MAX_AHEAD = 32
 MOST_QUICK, QUICK = 16, 0.05
 # The proof of moved jobs is asked for after so long, in seconds, so that it serves those that come meanwhile.
 ASK_AFTER = 0.1
+_GONE = "not reserved on this connection"
 
 
 class _Move(NamedTuple):
-    """A job that goes into another tube, once `_send_moves` is called."""
+    """A job that goes into another tube, once `_send_moves` is called on the same `connection`."""
 
     reservation: Reservation
+    connection: int
     body: bytes
     tube: str
     put: Callable[[str], None]
@@ -175,13 +177,13 @@ class BeanstalkReceiver:
         then: Sequence[str] = (),
         failed: Callable[[QueueError], None] | None = None,
     ) -> str:
-        self._hold(reservation)
+        server = self._hold(reservation)
         following = self._connection.put(body, delay=whole_seconds(delay), tube=tube)
         if failed is None or self._hand_overs is None:
-            self._hand_over(reservation, following, then)
+            self._hand_over(reservation, following, server, then)
             return str(following)
-        made = HandOver(reservation, following, failed, time.monotonic() + PROOF)
-        self._hand_overs.add(made, self._connection.server_id())
+        number = self._connection.number
+        self._hand_overs.add(HandOver(reservation, number, following, server, failed, time.monotonic() + PROOF))
         if len(self._hand_overs) >= MAX_UNPROVEN:
             self._settle(wait=True, then=then)
         return str(following)
@@ -201,7 +203,7 @@ class BeanstalkReceiver:
             put(tube)
             return
         self._connection.check_held(int(reservation.ref))
-        self._moving.append(_Move(reservation, body, tube, put, failed))
+        self._moving.append(_Move(reservation, self._connection.number, body, tube, put, failed))
         self._moved += 1
         if not self._ahead:
             self._send_moves(then)
@@ -223,7 +225,7 @@ class BeanstalkReceiver:
         if body is None:
             self._connection.bury(int(reservation.ref))
             return reservation.ref
-        self._hold(reservation)
+        server = self._hold(reservation)
         # The new job is delayed until it is buried, so that no consumer works it meanwhile.
         following = self._connection.put(body, delay=BURY_DELAY, tube=reservation.tube)
         packet: list[Command[object]] = [commands.reserve_job(following), commands.bury(following)]
@@ -233,11 +235,11 @@ class BeanstalkReceiver:
                 # job now: no command reaches it until a restart, where it is found again, delayed and marked as buried,
                 # and is buried beside whatever has become of the old form. No command tells before whether there is
                 # room. Another beanstalkd still knows the job.
-                self._withdraw(following)
+                self._withdraw(following, server)
             if isinstance(answer, QueueError):
                 raise answer
         # one proof for both records, of the put and of the bury
-        self._hand_over(reservation, following, then)
+        self._hand_over(reservation, following, server, then)
         return str(following)
 
     def release(self, reservation: Reservation) -> None:
@@ -271,13 +273,17 @@ class BeanstalkReceiver:
         if self._prover is not None:
             self._prover.close_inherited()
 
-    def _hold(self, reservation: Reservation) -> None:
-        """Nobody else gets the old form while the new one is proven. Raises JobNotFound if somebody has it."""
+    def _hold(self, reservation: Reservation) -> str:
+        """Nobody else gets the old form while the new one is proven. Raises JobNotFound if somebody has it.
+
+        Returns the `id` of the server that has it. It is asked before the put: later the server may be another one.
+        """
         self._connection.check_held(int(reservation.ref))
         if self._connection.ttr < LONG_LEASE:
             self.extend(reservation)
+        return self._connection.server_id()
 
-    def _hand_over(self, reservation: Reservation, following: int, then: Sequence[str]) -> None:
+    def _hand_over(self, reservation: Reservation, following: int, server: str, then: Sequence[str]) -> None:
         """Proves the new job, then deletes the old one. The new one is deleted where that fails.
 
         If another consumer has the old job by now, its attempt counts.
@@ -286,7 +292,7 @@ class BeanstalkReceiver:
             prove(self._connection, [following], self._prover, within=PROOF)
             self.complete(reservation, then=then)
         except (NotDurable, NoProof, JobNotFound):
-            self._withdraw(following)
+            self._withdraw(following, server)
             raise
 
     def _give_back_late(self) -> None:
@@ -303,7 +309,9 @@ class BeanstalkReceiver:
         if not self._moving and not (self._ahead and give_back):
             return
         holds = self._connection.holds
-        moves = [each for each in self._moving if holds(int(each.reservation.ref))]
+        moves = [each for each in self._moving if self._is_ours(each)]
+        # as in _hold; an error leaves the moves for the next time
+        server = self._connection.server_id() if moves else ""
         self._moving.clear()
         released: list[int] = []
         if give_back:
@@ -315,10 +323,10 @@ class BeanstalkReceiver:
         at = time.monotonic()
         placed, jobs = self._connection.put_and_reserve(puts, released, then, most)
         self._came(jobs, then, at)
-        self._moves_sent(list(zip(moves, placed, strict=True)))
+        self._moves_sent(list(zip(moves, placed, strict=True)), server)
 
-    def _moves_sent(self, sent: Sequence[tuple[_Move, int | QueueError]]) -> None:
-        """What has become of the moves of one packet: the new job of each, or its error."""
+    def _moves_sent(self, sent: Sequence[tuple[_Move, int | QueueError]], server: str) -> None:
+        """What has become of the moves of one packet: the new job of each on this server, or its error."""
         now, failures = time.monotonic(), []
         for tube, put in {move.tube: move.put for move, placed in sent if isinstance(placed, int)}.items():
             put(tube)
@@ -326,8 +334,9 @@ class BeanstalkReceiver:
             if isinstance(placed, QueueError):
                 failures.append((move, placed))
             elif self._hand_overs is not None:
-                made = HandOver(move.reservation, placed, move.failed, now + PROOF, now + ASK_AFTER)
-                self._hand_overs.add(made, self._connection.server_id())
+                old, number = move.reservation, move.connection
+                made = HandOver(old, number, placed, server, move.failed, now + PROOF, now + ASK_AFTER)
+                self._hand_overs.add(made)
         for move, error in failures:
             if isinstance(error, QueueRefused):
                 self._failure = error
@@ -345,24 +354,28 @@ class BeanstalkReceiver:
         With `wait` at least one is settled.
         """
         assert self._hand_overs is not None
+        # no proof of today's server is about what an earlier connection has put
+        for each in self._hand_overs.drop_others(self._connection.number):
+            self._lost(each, JobNotFound(_GONE))
         try:
             done = self._hand_overs.proven(wait=wait)
         except (NotDurable, NoProof) as error:
             self._failure = error
             left = self._hand_overs.abandon()
             for each in left:
-                self._withdraw(each.following)
+                self._withdraw(each.following, each.server)
             self._give_back(left, error)
             return
-        ours = [each for each in done if self._connection.holds(int(each.reservation.ref))]
-        for each in done:
-            if each not in ours:
-                self._lost(each, JobNotFound("not reserved on this connection"))
-        if ours:
-            errors = self._delete([int(each.reservation.ref) for each in ours], () if self._ahead else then)
-            for each, refusal in zip(ours, errors, strict=True):
-                if refusal is not None:
-                    self._lost(each, refusal)
+        ours = [each for each in done if self._is_ours(each)]
+        # before anything that may connect anew: there the same ids may be other jobs'
+        errors = self._delete([int(each.reservation.ref) for each in ours], () if self._ahead else then) if ours else []
+        lost = [(each, error) for each, error in zip(ours, errors, strict=True) if error is not None]
+        for each, refusal in lost + [(each, JobNotFound(_GONE)) for each in done if each not in ours]:
+            self._lost(each, refusal)
+
+    def _is_ours(self, made: HandOver | _Move) -> bool:
+        """Whether its old job is still reserved: on the next connection the same id may be another reservation."""
+        return made.connection == self._connection.number and self._connection.holds(int(made.reservation.ref))
 
     def _give_back(self, made: Iterable[HandOver | _Move], error: QueueError) -> None:
         """Their next forms are not there: somebody works the old ones."""
@@ -374,7 +387,7 @@ class BeanstalkReceiver:
     def _lost(self, made: HandOver, error: QueueError) -> None:
         """Another consumer has the old job by now: its attempt counts. Or the connection broke, and nobody knows."""
         if isinstance(error, JobNotFound):
-            self._withdraw(made.following)
+            self._withdraw(made.following, made.server)
         made.failed(error)
 
     def _delete(
@@ -400,10 +413,12 @@ class BeanstalkReceiver:
                 self._send_moves(())
             raise failure
 
-    def _withdraw(self, following: int) -> None:
+    def _withdraw(self, following: int, server: str) -> None:
+        """Deletes a next form, as far as that is possible. Since the server's restart the id may be another job's."""
         # the connection is in step, unless it broke meanwhile
         with suppress(QueueError):
-            self._connection.delete(following)
+            if self._connection.server_id() == server:
+                self._connection.delete(following)
 
 
 def _reservation(job: JobBody, tubes: Sequence[str]) -> Reservation:
