@@ -207,9 +207,10 @@ def test_a_job_is_found_in_every_state_and_tube_and_in_the_journal(beanstalkd: B
 
 def test_an_engine_that_cannot_show_all_jobs_proves_no_orphan(store: DirectoryBodies) -> None:
     class Blind:
+        engine = "this engine"
         capabilities = replaced(CAPABILITIES, lists=frozenset({"buried"}))
 
-    with pytest.raises(Unsupported):
+    with pytest.raises(Unsupported, match="this engine cannot show all its jobs"):
         named_in(frozenset({new_id()}), [], Blind())  # type: ignore[arg-type]
 
 

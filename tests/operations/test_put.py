@@ -136,7 +136,9 @@ def test_what_nobody_works_is_warned_of(operations: Operations) -> None:
     put.plan(operations, CRON, b"body", heard)
     put.plan(operations, PutRequest(source="cron", labels={}, tube="glassq.push.mail"), b"body", heard)
     put.plan(operations, PutRequest(source="mirror", labels={"collection": "timeline"}), b"body", heard)
-    assert [words.partition(":")[0] for words in heard.warnings] == [
+    assert [
+        words.partition(":")[0].partition(", and there is no [sources.cron] in ")[0] for words in heard.warnings
+    ] == [
         "no route takes it",
         "no pool with these settings works tube glassq.push.mail",
     ]
