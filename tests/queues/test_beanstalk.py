@@ -7,10 +7,12 @@ from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import greenstalk
 import pytest
 
 from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
-from glassq.queues.beanstalk import scan
+from glassq.queues.beanstalk import commands, scan
+from glassq.queues.beanstalk.client import BeanstalkClient
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.protocol import JobBody, JobStats, ScanShort
 from glassq.settings import QueueSettings
@@ -722,3 +724,16 @@ def test_a_closed_queue_can_be_closed_again_and_used_again(queue: Queue) -> None
     queue.close()
     queue.close()
     assert queue.put(b"ping") == 1
+
+
+def test_a_job_that_is_deleted_while_it_is_looked_at_is_gone_and_the_connection_stays_in_step() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        client = BeanstalkClient.__new__(BeanstalkClient)
+        client._sock, client._reader = ours, ours.makefile("rb")
+        theirs.sendall(b"FOUND 7 4\r\nbody`\x06" * 2 + b"FOUND 8 4\r\nbody\r\n")
+        command = commands.peek(7)
+        for look in (lambda: command.read(client, client.expect(command.expects)), lambda: client.peek(7)):
+            with pytest.raises(greenstalk.NotFoundError):
+                look()
+        assert client.peek(8).body == b"body"

@@ -54,6 +54,21 @@ class BeanstalkClient(greenstalk.Client[bytes]):
         """Reads so many bytes and the line's end after them."""
         return self._read_chunk(size)
 
+    def peeked(self, size: int) -> bytes:
+        """Reads the body of a job that was looked at. Raises NotFoundError if it was deleted meanwhile.
+
+        beanstalkd (1.12) sends it from the job's own memory, which is free once another connection has deleted the job
+        (`job_copy` keeps the pointer to the body); the bytes behind the body are overwritten then.
+        """
+        data: bytes = self._reader.read(size + 2)
+        if len(data) == size + 2 and not data.endswith(b"\r\n"):
+            raise greenstalk.NotFoundError([])
+        return greenstalk._parse_chunk(data, size)
+
+    def _peek_cmd(self, cmd: bytes) -> greenstalk.Job[bytes]:
+        job_id, size = self._send_cmd(cmd, b"FOUND")
+        return greenstalk.Job(int(job_id), self.peeked(int(size)))
+
     def job_stats(self, job_id: int) -> JobStats:
         """A job's state and counters."""
         self.send(b"stats-job %d\r\n" % job_id)

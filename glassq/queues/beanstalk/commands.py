@@ -94,7 +94,7 @@ def kick(job_id: int) -> Command[None]:
 
 def peek(job_id: int) -> Command[JobBody]:
     """A job's body. Changes nothing."""
-    return Command(b"peek %d\r\n" % checked_id(job_id), b"FOUND", _job)
+    return Command(b"peek %d\r\n" % checked_id(job_id), b"FOUND", _peeked)
 
 
 def stats_job(job_id: int) -> Command[JobStats]:
@@ -138,6 +138,11 @@ def _number(_client: BeanstalkClient, values: list[bytes]) -> int:
 def _job(client: BeanstalkClient, values: list[bytes]) -> JobBody:
     job_id, size = values
     return JobBody(int(job_id), client.chunk(int(size)))
+
+
+def _peeked(client: BeanstalkClient, values: list[bytes]) -> JobBody:
+    job_id, size = values
+    return JobBody(int(job_id), client.peeked(int(size)))
 
 
 def _job_stats(client: BeanstalkClient, values: list[bytes]) -> JobStats:

@@ -39,7 +39,9 @@ class Tasks:
         self.address: tuple[str, int] | str = ("127.0.0.1", free_port()) if tokens else str(directory / "tasks.sock")
         bind = f"127.0.0.1:{self.address[1]}" if tokens else f"unix:{self.address}"
         (directory / "tokens").write_text(tokens)
-        (directory / "queue.yaml").write_text("queue:\n- name: mail\n  rate: 100/s\n- name: slow\n  rate: 1/m\n")
+        (directory / "queue.yaml").write_text(
+            "queue:\n- name: mail\n  rate: 100/s\n- name: slow\n  rate: 1/m\n- name: unused\n  rate: 1/m\n"
+        )
         targets = "".join(f'{name} = "{url}"\n' for name, url in TARGETS.items())
         token_file = f'token_file = "{directory / "tokens"}"\n' if tokens else ""
         self.file.write_text(

@@ -131,8 +131,8 @@ def test_queues_are_shown_paused_and_resumed(tasks: Tasks) -> None:
     assert tasks.call(f"GET {QUEUE}")[1]["state"] == "PAUSED"
     assert tasks.call(f"POST {QUEUE}:resume", {})[1]["state"] == "RUNNING"
     names = [queue["name"].rpartition("/")[2] for queue in tasks.call(f"GET {QUEUE.rpartition('/')[0]}")[1]["queues"]]
-    assert names == ["default", "mail", "slow"]
-    nowhere = QUEUE.replace("mail", "default")
+    assert names == ["default", "mail", "slow", "unused"]
+    nowhere = QUEUE.replace("mail", "unused")
     assert tasks.call(f"POST {nowhere}:pause", {})[1]["error"]["status"] == "FAILED_PRECONDITION"
 
 
