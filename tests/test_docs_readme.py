@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -38,7 +39,7 @@ class Reader:
     def paste(self, command: str) -> str:
         """What a shell says to a command, here: with our port and our Python."""
         words = command.replace("127.0.0.1:8080", f"127.0.0.1:{self.port}")
-        words = words.replace(".venv/bin/python", sys.executable).replace("/run/glassq/", "var/")
+        words = words.replace(".venv/bin/python", shlex.quote(sys.executable)).replace("/run/glassq/", "var/")
         done = subprocess.run(["sh", "-ec", words], cwd=self.home, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         return done.stdout

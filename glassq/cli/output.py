@@ -40,6 +40,8 @@ class PipedConsole(Console):
         with self.capture() as printed:
             super().print(*objects, **options)
         self.file.write(re.sub(r" +$", "", printed.get(), flags=re.MULTILINE))
+        # as Console does: whoever reads the pipe of `glassq tail` wants each line at once
+        self.file.flush()
 
 
 def console() -> Console:
