@@ -103,7 +103,7 @@ def test_what_waits_behind_a_slow_one_goes_back_and_has_lost_nothing(
     assert quick.reserved == 2
     quick.receiver.tend()
     assert quick.reserved == 2, "it may still be quick"
-    monkeypatch.setattr(quick.receiver, "_ahead_until", 0.0)
+    monkeypatch.setattr(quick.receiver._ahead, "_until", 0.0)
     quick.receiver.tend()
     assert quick.there() == {number: ("reserved" if number == 2 else "ready", 0) for number in range(2, JOBS)}
     quick.end(slow)
@@ -124,7 +124,7 @@ def test_after_a_slow_one_the_next_comes_alone(quick: Quick, monkeypatch: pytest
     quick.work(7)
     slow = quick.take()
     assert not quick.receiver.has_next
-    monkeypatch.setattr(quick.receiver, "_ahead_until", 0.0)
+    monkeypatch.setattr(quick.receiver._ahead, "_until", 0.0)
     quick.end(slow)
     assert quick.reserved == 1
 
@@ -134,7 +134,7 @@ def test_none_waits_behind_the_next_handler_for_long(quick: Quick, monkeypatch: 
     held = quick.receiver.reserve([TUBE], 0)
     assert held is not None
     assert quick.reserved == 8
-    monkeypatch.setattr(quick.receiver, "_ahead_until", 0.0)
+    monkeypatch.setattr(quick.receiver._ahead, "_until", 0.0)
     quick.receiver.begin()
     assert quick.reserved == 1
 

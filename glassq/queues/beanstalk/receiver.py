@@ -10,11 +10,11 @@ lease has ended if the same connection has reserved another job since. Closing t
 from __future__ import annotations
 
 import time
-from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from glassq.errors import JobNotFound, JobTooBig, NoProof, NotDurable, QueueError, QueueRefused
+from glassq.queues.ahead import JobsAhead
 from glassq.queues.base import MAX_UNPROVEN, MAX_UNPROVEN_MOVES, Reservation
 from glassq.queues.beanstalk import commands
 from glassq.queues.beanstalk.connection import whole_seconds
@@ -41,9 +41,7 @@ SHORTEST_LEASE = 5.0
 # While one job after the other is moved, so many are reserved at once at most: their packet costs little more than that
 # of one. They are so few that they are moved long before their leases end.
 MAX_AHEAD = 32
-# Jobs that are worked one after the other in no time come several in a packet: twice as many each time while there are
-# as many and the last packet's were worked within QUICK seconds, up to MOST_QUICK. Those that have waited for longer
-# behind others go back.
+# At most so many quick jobs come in a packet. Those that have waited for more than QUICK seconds behind others go back.
 MOST_QUICK, QUICK = 16, 0.05
 # The proof of moved jobs is asked for after so long, in seconds, so that it serves those that come meanwhile.
 ASK_AFTER = 0.1
@@ -69,36 +67,31 @@ class BeanstalkReceiver:
         self._connection = connection
         self._prover = prover
         # reserved in a packet that ended or moved other jobs, oldest first; and what is to be moved with the next one
-        self._ahead: deque[Reservation] = deque()
+        self._ahead = JobsAhead(MOST_QUICK, QUICK)
         self._moving: list[_Move] = []
         # how many have been moved since a handler worked one
         self._moved = 0
-        # how many may be reserved with the end of a quick job, and until when they may wait
-        self._most_quick = 1
-        self._ahead_until = 0.0
-        # until when half of the lease of what is ahead is left, at least
-        self._fresh_until = 0.0
         # next forms whose proof is not awaited; and why some of them could not be proven, for the next `reserve`
         self._hand_overs = None if prover is None else HandOvers(prover)
         self._failure: QueueError | None = None
 
     def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
         self._raise_failure()
-        if self._ahead and time.monotonic() > self._fresh_until:
-            # who begins with one now may lose it before an extension
+        ahead = self._ahead.jobs
+        if self._ahead.is_stale:
             self._send_moves(())
-        if not self._ahead:
+        if not ahead:
             self._send_moves(tubes)
         if self._hand_overs:
             self._settle(wait=False, then=tubes)
-            if not self._ahead and self._hand_overs and (job := self._connection.reserve(0, tubes)):
+            if not ahead and self._hand_overs and (job := self._connection.reserve(0, tubes)):
                 return _reservation(job, tubes)
             # there is nothing to do but to wait for proofs
-            while not self._ahead and self._hand_overs:
+            while not ahead and self._hand_overs:
                 self._settle(wait=True, then=tubes)
             self._raise_failure()
-        while self._ahead:
-            held = self._ahead.popleft()
+        while ahead:
+            held = ahead.popleft()
             if self._connection.holds(int(held.ref)):
                 return held
         job = self._connection.reserve(whole_seconds(wait), tubes)
@@ -106,7 +99,7 @@ class BeanstalkReceiver:
 
     @property
     def has_next(self) -> bool:
-        return bool(self._ahead)
+        return bool(self._ahead.jobs)
 
     def begin(self) -> None:
         moved, self._moved = self._moved, 0
@@ -152,18 +145,16 @@ class BeanstalkReceiver:
         failed: Callable[[QueueError], None] | None = None,
     ) -> None:
         old = int(reservation.ref)
-        if self._ahead and failed is not None:
+        if self._ahead.jobs and failed is not None:
             self._connection.begin_delete(old, failed)
             return
-        if not then or self._ahead:
+        if not then or self._ahead.jobs:
             self._connection.delete(old, held=True)
             return
         self._connection.check_held(old)
-        quick = failed is not None and time.monotonic() <= self._ahead_until
-        most = self._most_quick if quick else 1
+        most = 1 if failed is None or self._ahead.is_over else self._ahead.most
         (deleted,) = self._delete([old], then, most, meanwhile)
-        self._most_quick = min(MOST_QUICK, 2 * most) if len(self._ahead) == most else max(1, len(self._ahead))
-        self._ahead_until = time.monotonic() + QUICK
+        self._ahead.asked(most)
         if deleted is not None:
             raise deleted
 
@@ -205,15 +196,13 @@ class BeanstalkReceiver:
         self._connection.check_held(int(reservation.ref))
         self._moving.append(_Move(reservation, self._connection.number, body, tube, put, failed))
         self._moved += 1
-        if not self._ahead:
+        if not self._ahead.jobs:
             self._send_moves(then)
 
     @property
     def unproven(self) -> int:
         proven_later = 0 if self._hand_overs is None else len(self._hand_overs)
-        # the end of the job in hand may bring as many as may be ahead
-        ahead = len(self._ahead) or self._most_quick - 1
-        return proven_later + ahead + len(self._moving) + self._connection.begun_deletes
+        return proven_later + self._ahead.may_hold + len(self._moving) + self._connection.begun_deletes
 
     def tend(self) -> None:
         self._give_back_late()
@@ -297,8 +286,8 @@ class BeanstalkReceiver:
 
     def _give_back_late(self) -> None:
         """Jobs that have waited behind others for too long go back: the job in hand is not as quick as these were."""
-        if self._ahead and time.monotonic() > self._ahead_until:
-            self._most_quick = 1
+        if self._ahead.is_late:
+            self._ahead.most = 1
             self._send_moves(())
 
     def _send_moves(self, then: Sequence[str], *, give_back: bool = True) -> None:
@@ -306,7 +295,7 @@ class BeanstalkReceiver:
 
         Raises what breaks the connection; nobody knows then what was put, and all that we had reserved is ready again.
         """
-        if not self._moving and not (self._ahead and give_back):
+        if not self._moving and not (self._ahead.jobs and give_back):
             return
         holds = self._connection.holds
         moves = [each for each in self._moving if self._is_ours(each)]
@@ -315,8 +304,8 @@ class BeanstalkReceiver:
         self._moving.clear()
         released: list[int] = []
         if give_back:
-            released = [int(each.ref) for each in self._ahead if holds(int(each.ref))]
-            self._ahead.clear()
+            released = [int(each.ref) for each in self._ahead.jobs if holds(int(each.ref))]
+            self._ahead.jobs.clear()
         # no more than half of those that were moved have to go back
         most = min(MAX_AHEAD, max(1, self._moved // 2)) if then else 0
         puts = [(each.body, each.tube) for each in moves]
@@ -368,7 +357,9 @@ class BeanstalkReceiver:
             return
         ours = [each for each in done if self._is_ours(each)]
         # before anything that may connect anew: there the same ids may be other jobs'
-        errors = self._delete([int(each.reservation.ref) for each in ours], () if self._ahead else then) if ours else []
+        errors = (
+            self._delete([int(each.reservation.ref) for each in ours], () if self._ahead.jobs else then) if ours else []
+        )
         lost = [(each, error) for each, error in zip(ours, errors, strict=True) if error is not None]
         for each, refusal in lost + [(each, JobNotFound(_GONE)) for each in done if each not in ours]:
             self._lost(each, refusal)
@@ -401,9 +392,7 @@ class BeanstalkReceiver:
 
     def _came(self, jobs: Sequence[JobBody], tubes: Sequence[str], at: float) -> None:
         """These were reserved ahead of the job in hand, by a packet that was sent at `at` (time.monotonic())."""
-        if jobs:
-            self._ahead.extend(_reservation(job, tubes) for job in jobs)
-            self._fresh_until = at + SHORTEST_LEASE / 2
+        self._ahead.hold([_reservation(job, tubes) for job in jobs], at)
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None

@@ -5,19 +5,18 @@ Where one job after the other is worked in no time, several come with one statem
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from glassq.errors import JobNotFound, QueueError
+from glassq.queues.ahead import JobsAhead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from glassq.queues.base import Reservation
 
-# As many jobs come with a statement as the last one has brought and were worked in time, times two, up to MOST. What
-# waits for longer than QUICK seconds behind others goes back, and what is done by then is deleted.
+# At most so many come with a statement. What waits for longer than QUICK seconds behind others goes back, and what is
+# done by then is deleted.
 MOST, QUICK = 8, 0.02
 
 
@@ -33,41 +32,22 @@ def lost() -> JobNotFound:
     return JobNotFound("not reserved on this connection, or its lease has ended")
 
 
-class Ahead:
+class Ahead(JobsAhead):
     """Those of one receiver."""
 
     def __init__(self) -> None:
-        self.jobs: deque[Reservation] = deque()
-        #: how many may come with the next statement
-        self.most = 1
+        super().__init__(MOST, QUICK)
         self._ended: list[Ended] = []
-        self._until = self._fresh_until = 0.0
 
     @property
     def may_hold(self) -> int:
-        """How many jobs beside the one in hand are reserved, or may be once that ends."""
-        return len(self._ended) + (len(self.jobs) or self.most - 1)
+        """As in JobsAhead; with those that are done and not deleted."""
+        return len(self._ended) + super().may_hold
 
     @property
     def is_late(self) -> bool:
         """Whether something has waited for too long."""
-        return bool(self.jobs or self._ended) and time.monotonic() > self._until
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether half of the lease of what waits is over: who begins with it now may lose it before an extension."""
-        return bool(self.jobs) and time.monotonic() > self._fresh_until
-
-    def came(self, jobs: Sequence[Reservation], asked: int, at: float) -> None:
-        """These came with a statement that asked for so many, and began at this time.monotonic()."""
-        self.hold(jobs, at)
-        self.most = min(MOST, 2 * asked) if len(jobs) == asked else max(1, len(jobs))
-        self._until = time.monotonic() + QUICK
-
-    def hold(self, jobs: Sequence[Reservation], at: float) -> None:
-        """The next reserves return these; their leases began after `at`."""
-        self.jobs.extend(jobs)
-        self._fresh_until = at + min((job.lease for job in jobs), default=0.0) / 2
+        return bool(self.jobs or self._ended) and self.is_over
 
     def end(self, ended: Ended) -> None:
         self._ended.append(ended)

@@ -277,7 +277,8 @@ class PostgresReceiver:
             at = time.monotonic()
             rows = self._rows(statements.COMPLETE_ALL_AND_NEXT, values, meanwhile)
             came = sorted((row[1:] for row in rows if row[1] is not None), key=lambda row: (row[6], row[0]))
-            self._ahead.came([self._reserved(row) for row in came], most, at)
+            self._ahead.hold([self._reserved(row) for row in came], at)
+            self._ahead.asked(most)
             return [int(number) for number in (rows[0][0] or "").split()]
 
         self._ahead.end_all(end)
