@@ -13,8 +13,8 @@ from glassq.queues.shelf import Shelved
 from glassq.queues.sqs.leases import MAX_LEASE, HeldMessage, LeaseBook, parts_of, received
 from glassq.queues.sqs.messages import LIMITS, MAX_DELAY, STORY
 from glassq.queues.sqs.polls import Polls
-from glassq.queues.sqs.sending import Outgoing, send
-from glassq.queues.sqs.tubes import make_queue, tubes_named
+from glassq.queues.sqs.sending import Outgoing, send, send_making
+from glassq.queues.sqs.tubes import tubes_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -169,12 +169,11 @@ class SqsReceiver:
         then: Sequence[str] = (),
         failed: Callable[[QueueError], None] | None = None,
     ) -> None:
-        try:
-            self.retry(reservation, body, delay=0, tube=tube, then=then)
-        except WrongTables:
-            # parking tubes come and go with the keys of deliveries
-            make_queue(self._client, tube)
-            self.retry(reservation, body, delay=0, tube=tube, then=then)
+        if error := LIMITS.fault(body, tube, 0):
+            raise error
+        held = self._held.ours(reservation)
+        send_making(self._client, tube, Outgoing(body))
+        self._end(held, then)
         put(tube)
 
     def begin(self) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from glassq.errors import QueueError, QueueRefused
+from glassq.errors import QueueError, QueueRefused, WrongTables
 from glassq.queues.sqs.messages import MAX_BATCH, MAX_DELAY, MAX_MESSAGE, MessageStory, attributes_of, text_of
 from glassq.queues.sqs.troubles import AnswerMissing
+from glassq.queues.sqs.tubes import make_queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -30,6 +31,15 @@ def send(client: SqsClient, tube: str, message: Outgoing) -> str:
     """Sends one message into the tube's queue; the job's reference. Raises QueueError, as `SqsClient.once`."""
     answer = client.once("send_message", **client.of(tube), **_arguments(message))
     return message.story.ref or str(answer["MessageId"])
+
+
+def send_making(client: SqsClient, tube: str, message: Outgoing) -> str:
+    """As `send`; a queue that is missing is made: that of a parking tube comes and goes with the keys of deliveries."""
+    try:
+        return send(client, tube, message)
+    except WrongTables:
+        make_queue(client, tube)
+        return send(client, tube, message)
 
 
 def batches(messages: Iterable[tuple[int, Outgoing]]) -> Iterator[list[dict[str, Any]]]:

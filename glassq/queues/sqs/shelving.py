@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from glassq.errors import JobNotFound, QueueError, QueueRefused, QueueUnavailable, WrongTables
+from glassq.errors import JobNotFound, QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.shelf import Shelved, id_of
 from glassq.queues.sqs.messages import LIMITS, MAX_DELAY, MessageStory
-from glassq.queues.sqs.sending import Outgoing, batches, send, send_batch
-from glassq.queues.sqs.tubes import make_queue
+from glassq.queues.sqs.sending import Outgoing, batches, send_batch, send_making
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +117,7 @@ class ShelfChanger:
 
     def _noting(self, tube: str, message: Outgoing) -> str:
         try:
-            ref = _sent(self._client, tube, message)
+            ref = send_making(self._client, tube, message)
         except QueueRefused as error:
             self.refused = error
             raise
@@ -159,15 +158,6 @@ class ShelfMover:
             sent_ids = {row.id for row in done}
             self._shelf.give_up([row for row in rows if row.id not in sent_ids])
             raise
-
-
-def _sent(client: SqsClient, tube: str, message: Outgoing) -> str:
-    try:
-        return send(client, tube, message)
-    except WrongTables:
-        # as that of a parking tube, which comes and goes with a key of deliveries
-        make_queue(client, tube)
-        return send(client, tube, message)
 
 
 def _outgoing(row: Shelved) -> Outgoing:
