@@ -116,25 +116,13 @@ class PostgresSession:
         meanwhile: Callable[[], None] | None = None,
     ) -> list[tuple[Any, ...]]:
         """Runs a statement, prepared at its first use; its rows. `meanwhile` is called while the server works."""
-        if self._connection is None:
-            self.connect()
-        with self._errors():
-            connection = self._timed(self._until(self._timeout), meanwhile)
-            found = connection.answered(sql, params)
-            self._check_warned()
-            return found
+        return self._ask(lambda connection: connection.answered(sql, params), meanwhile)
 
     def quick_rows(
         self, sql: str, values: Sequence[object], *, meanwhile: Callable[[], None] | None = None
     ) -> list[tuple[Any, ...]]:
         """As `rows`, in half the time, for a statement whose values and columns database/binary.py knows."""
-        if self._connection is None:
-            self.connect()
-        with self._errors():
-            connection = self._timed(self._until(self._timeout), meanwhile)
-            found = connection.quick.rows(sql, values)
-            self._check_warned()
-            return found
+        return self._ask(lambda connection: connection.quick.rows(sql, values), meanwhile)
 
     @contextmanager
     def transaction(self, *, keep: bool = True) -> Iterator[None]:
@@ -227,6 +215,16 @@ class PostgresSession:
 
     def _place(self) -> str:
         return f"PostgreSQL at {self.url}"
+
+    def _ask(
+        self, ask: Callable[[TimedConnection], list[tuple[Any, ...]]], meanwhile: Callable[[], None] | None
+    ) -> list[tuple[Any, ...]]:
+        if self._connection is None:
+            self.connect()
+        with self._errors():
+            found = ask(self._timed(self._until(self._timeout), meanwhile))
+            self._check_warned()
+            return found
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
