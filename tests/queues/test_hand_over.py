@@ -87,6 +87,17 @@ class Bench:
         put, failed = self.told.append, self.failures.append
         self.receiver.move(held, body, tube=OTHER, put=put, then=[TUBE], failed=failed)
 
+    def move_five_of_six(self) -> Reservation:
+        """The fifth: it waits for the company of the last one, which was reserved together with it."""
+        self.prover.opened.set()
+        for number in range(6):
+            self.look.put(b"%d" % number, tube=TUBE)
+        for _ in range(5):
+            held = self.receiver.reserve([TUBE], 0)
+            assert held is not None
+            self.move(held)
+        return held
+
     def there(self) -> list[tuple[str, bytes]]:
         found = [each for each in self.look.scan(ALL_STATES, TUBE, OTHER) if isinstance(each, JobStats)]
         return sorted((each.state, self.look.peek(each.id).body) for each in found)
@@ -213,14 +224,7 @@ def test_what_is_put_before_a_handler_begins_is_proven_meanwhile(bench: Bench) -
 
 
 def test_a_move_goes_on_its_way_though_the_jobs_after_it_end_otherwise(bench: Bench) -> None:
-    bench.prover.opened.set()
-    for number in range(6):
-        bench.look.put(b"%d" % number, tube=TUBE)
-    for _ in range(5):
-        held = bench.receiver.reserve([TUBE], 0)
-        assert held is not None
-        bench.move(held)
-    # the last one was reserved together with the fifth, which waits for its company
+    bench.move_five_of_six()
     held = bench.receiver.reserve([TUBE], 0)
     assert held is not None
     assert bench.look.stats_tube(OTHER).ready == 4
@@ -310,13 +314,7 @@ def test_the_proof_of_one_server_is_none_for_what_another_has_answered(bench: Be
 
 
 def test_a_move_goes_only_where_its_job_was_reserved(bench: Bench, beanstalkd: Beanstalkd) -> None:
-    bench.prover.opened.set()
-    for number in range(6):
-        bench.look.put(b"%d" % number, tube=TUBE)
-    for _ in range(5):
-        held = bench.receiver.reserve([TUBE], 0)
-        assert held is not None
-        bench.move(held)
+    held = bench.move_five_of_six()
     beanstalkd.stop(signal.SIGKILL)
     beanstalkd.start()
     bench.look.close()
