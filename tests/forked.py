@@ -14,8 +14,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 from glassq.cli.main import COMMANDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 # Longer than this, a command hangs; in seconds.
 PATIENCE = 60.0
@@ -121,12 +122,29 @@ class _Popen(subprocess.Popen[bytes]):
             return
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        self.pid = os.fork()
+        with _ctrl_c_later():
+            self.pid = os.fork()
         if not self.pid:
             theirs = [files[0], files[3], files[5]]
             _be(*found, theirs, pass_fds, cwd, env, start_new_session=start_new_session)
         self._child_created = True
         self._close_pipe_fds(*files)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Handles a SIGINT after the fork: what is raised in a hook at a fork, as those of `logging`, Python ignores."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came and callable(before):
+        before(came[0], None)
 
 
 def _ours(words: list[str]) -> tuple[str, list[str]] | None:
