@@ -63,7 +63,12 @@ def _handler_rules(at: str, route: Route, settings: Settings) -> Iterator[Rule]:
     # without intake needs no sections of sources
     known = (*settings.sources, TASK_SOURCE, SCHEDULE_SOURCE)
     elsewhere = not settings.sources and bool(SOURCE_NAME.fullmatch(route.source))
-    yield route.source in known or elsewhere, f"{at}.source", route.source, f"one of: {', '.join(known)}{nearest(route.source, known)}"
+    yield (
+        route.source in known or elsewhere,
+        f"{at}.source",
+        route.source,
+        f"one of: {', '.join(known)}{nearest(route.source, known)}",
+    )
     both = route.steps is not None and route.handler != NO_HANDLER
     yield not both, f"{at}.handler", route.handler, "no handler beside steps, or no steps"
     steps = ", ".join(route.steps or ())
