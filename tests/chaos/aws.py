@@ -85,9 +85,7 @@ def run(
     return report
 
 
-def _put_and_kill(
-    pool: AwsPool, deliveries: int, draw: random.Random, report: AwsReport, *, kills: bool
-) -> list[str]:
+def _put_and_kill(pool: AwsPool, deliveries: int, draw: random.Random, report: AwsReport, *, kills: bool) -> list[str]:
     sent: list[str] = []
     kill_at = time.monotonic() + (draw.uniform(*KILL) if kills else math.inf)
     while len(sent) < deliveries or len(set(pool.done())) < deliveries * 0.8:

@@ -2,8 +2,8 @@
 
 Deliveries go through a service that answers late, throttles, cuts connections before and after it has done what was
 asked, hands tasks to clients that are gone, refuses decisions in the history as too many came, and shows lists and
-histories as they were a while ago, while children are killed. Exits 0 only if every delivery was worked at least once or
-lies buried, and each that was worked twice has a reason. Prints what was done to them, and how many calls that took.
+histories as they were a while ago, while children are killed. Exits 0 only if every delivery was worked at least once
+or lies buried, and each that was worked twice has a reason. Prints what was done to them, and how many calls that took.
 """
 
 from __future__ import annotations

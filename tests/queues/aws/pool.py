@@ -62,6 +62,16 @@ def handle(delivery):
 """
 
 
+def make_queue(config: Path) -> Settings:
+    """Makes at the service what these settings need there; the settings."""
+    settings = load(str(config), {})
+    tables = open_tables(settings, settings.queue.url)
+    assert tables is not None
+    with closing(tables):
+        tables.upgrade()
+    return settings
+
+
 class AwsPool(ABC):
     """A pool that works what is put; `worked` says what it did."""
 
@@ -73,11 +83,7 @@ class AwsPool(ABC):
         self.config = home / "glassq.toml"
         self.config.write_text(SETTINGS.format(url=url, home=home, processes=processes, ttr=ttr))
         (home / "written.py").write_text(HANDLER)
-        self.settings: Settings = load(str(self.config), {})
-        tables = open_tables(self.settings, self.settings.queue.url)
-        assert tables is not None
-        with closing(tables):
-            tables.upgrade()
+        self.settings = make_queue(self.config)
         self._producer = open_producer(self.settings)
         self._process: Process | None = None
 

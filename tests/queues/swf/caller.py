@@ -74,9 +74,7 @@ class Caller:
         self.client.respond_activity_task_completed(taskToken=task["taskToken"], result=result)
 
     def signal(self, name: str, workflow_id: str = "one", **more: Any) -> None:
-        self.client.signal_workflow_execution(
-            domain=self.domain, workflowId=workflow_id, signalName=name, **more
-        )
+        self.client.signal_workflow_execution(domain=self.domain, workflowId=workflow_id, signalName=name, **more)
 
     def history(self, run: str, workflow_id: str = "one", **more: Any) -> list[dict[str, Any]]:
         execution = {"workflowId": workflow_id, "runId": run}

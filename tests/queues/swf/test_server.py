@@ -296,14 +296,13 @@ def test_only_tasks_that_nobody_has_are_pending(swf: Caller) -> None:
     swf.decide(caller.schedule(1))
     assert pending() == (0, 1)
     swf.work()
-    described = swf.client.describe_workflow_execution(
-        domain=swf.domain, execution={"workflowId": "one", "runId": run}
-    )
+    described = swf.client.describe_workflow_execution(domain=swf.domain, execution={"workflowId": "one", "runId": run})
     assert described["openCounts"]["openActivityTasks"] == 1
     assert pending() == (0, 0)
 
 
 # -- what is refused ------------------------------------------------------------------------------------------------
+
 
 def test_what_the_service_does_not_take_has_its_own_fault(swf: Caller) -> None:
     assert answers(swf) == {name: expected for name, (_, expected) in CALLS.items()}
