@@ -2,8 +2,8 @@
 
 Run as `python -m tests.queues.swf.server PORT`; it listens on 127.0.0.1, speaks AWS JSON 1.0, and keeps all in memory.
 Calls and answers are checked against botocore's description of the service. Tests may ask for `POST /glassq/truth` (all
-executions as they are now, and who polls), `/glassq/skip` (so many seconds pass at once) and `/glassq/drop` (a domain
-is no longer there).
+executions as they are now, and who polls), `/glassq/skip` (so many seconds pass at once) and `/glassq/clear` (a
+domain has no executions any more).
 
 Not done, as glassq asks for none of it: child workflows, signals and cancels between executions, Lambda functions,
 priorities, another list for decisions, tags of domains, deprecated domains, types that are deleted.
@@ -71,9 +71,8 @@ class SwfFront(Front[Faults]):
         if what == "skip":
             self._clock.skip(json.loads(body))
             self.changed.notify_all()
-        elif what == "drop":
-            self._domains.pop(json.loads(body), None)
-            self.changed.notify_all()
+        elif what == "clear" and (domain := self._domains.get(json.loads(body))):
+            domain.clear()
         return super().told(what, body)
 
     def concerned(self, action: str, asked: Asked, answer: Answer | None) -> list[str]:
