@@ -29,7 +29,7 @@ LEFT_OUT = {
 # How it writes an event that it misspells, so that botocore cannot read it.
 MISSPELT = {"TimerCancelled": "TimerCanceled"}
 # What it takes though the service does not.
-TAKEN = {"a large input", "six tags", "a long tag", "a bad id", "more than a year", "a long reason"}
+TAKEN = {"a large input", "six tags", "a long tag", "a bad id", "more than a year"}
 
 
 def fails_twice(swf: Caller) -> str:
