@@ -58,6 +58,7 @@ TEST = [
 ]
 CHECK = ["mypy>=1.11", "ruff>=0.6", "types-pyyaml>=6.0"]
 
+CONSOLE = ["console/templates/*", "console/static/*"]
 # for an administrator to copy
 CONF = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "conf").iterdir()) if path.is_file()]
 
@@ -72,8 +73,8 @@ setup(
     packages=[*find_packages(include=["glassq", "glassq.*"]), "glassq.conf"],
     # gunicorn.conf.py, for `glassq.settings.installed_file`: pip puts data_files where nobody finds them with --target
     package_dir={"glassq.conf": "conf"},
-    package_data={"glassq": ["py.typed", "glass/*.json", "sources/samples/*.json", "dev/simulator/pictures/*"]
-        + ["console/templates/*", "console/static/*"]
+    package_data={
+        "glassq": ["py.typed", "glass/*.json", "sources/samples/*.json", "dev/simulator/pictures/*", *CONSOLE],
     },
     data_files=[("share/glassq", CONF)],
     # and no scripts=: pip gives those a first line that ends at the first space of the environment's path
