@@ -76,8 +76,12 @@ def translated(error: Exception, queue: str) -> QueueError:
 
 def code_of(error: BaseException | None) -> str:
     """The service's code of an error, without what stands before it; "" where it did not answer."""
-    said = (getattr(error, "response", None) or {}).get("Error", {}).get("Code", "") or ""
-    return str(said).rpartition("#")[2].rpartition(".")[2]
+    return _bare((getattr(error, "response", None) or {}).get("Error", {}).get("Code", "") or "")
+
+
+def is_stale(code: str) -> bool:
+    """Whether the service says by this code that a receipt handle is good for nothing any more."""
+    return _bare(code) in _STALE
 
 
 def is_throttled(error: QueueError) -> bool:
@@ -93,6 +97,10 @@ def in_doubt(error: QueueError) -> bool:
         return True
     # a time that was over before anything was sent has no cause
     return error.__cause__ is not None and not _refused(code_of(error.__cause__))
+
+
+def _bare(code: object) -> str:
+    return str(code).rpartition("#")[2].rpartition(".")[2]
 
 
 def _refused(code: str) -> bool:

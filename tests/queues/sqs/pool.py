@@ -42,7 +42,7 @@ handler = "written:handle"
 url = "file://{home}/bodies"
 [ledger]
 url = "sqlite:///{home}/ledger.db"
-"""
+{more}"""
 # What begins and what is done goes to a file each; what fails, fails once or always.
 HANDLER = """
 import json, os, time
@@ -73,8 +73,9 @@ class SqsPool:
         ttr: int = 30,
         poll: int = 1,
         prefix: str = "chaos",
+        more: str = "",
     ) -> None:
-        """`ttr` and `poll` are in seconds; `prefix` begins its queues' names."""
+        """`ttr` and `poll` are in seconds; `prefix` begins its queues' names; `more` are settings."""
         self._service, self._queue = service, f"{prefix}-pings"
         self.home = home
         self._env = dict(CREDENTIALS)
@@ -88,6 +89,7 @@ class SqsPool:
             processes=processes,
             ttr=ttr,
             poll=poll,
+            more=more,
         )
         self.config.write_text(text)
         (home / "written.py").write_text(HANDLER)

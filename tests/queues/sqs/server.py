@@ -110,22 +110,37 @@ class HostileFront(Front[Faults]):
             return [found["Body"] for found in json.loads(answer[1])["Messages"]]
         if action in _PUTS:
             return [message.get("MessageBody", "") for message in asked.get("Entries", [asked])]
-        if action in _SETTLES:
+        if action in _SETTLES or action == "DeleteMessageBatch":
             with self.changed:
-                message = _of_handle(asked)
-                return [message.body] if message is not None else []
+                found = [_of_handle(asked, one["ReceiptHandle"]) for one in asked.get("Entries", [asked])]
+                return [message.body for message in found if message is not None]
         return []
 
     def carry_out(self, action: str, asked: dict[str, Any], environ: Environ, client: socket.socket) -> Answer:
         if action == "ReceiveMessage":
             return self._receive(asked, environ, client)
         with self.changed:
+            if action == "DeleteMessageBatch":
+                return self._delete_all(asked, environ)
             refused = self._refusal(action, asked)
             if refused is not None:
                 return refused
             answer = self._pass_on(action, asked, environ)
             self.changed.notify_all()
             return answer
+
+    def _delete_all(self, asked: dict[str, Any], environ: Environ) -> Answer:
+        """As many deletes of one message, of which each may be forgotten."""
+        one = {**environ, "HTTP_X_AMZ_TARGET": "AmazonSQS.DeleteMessage"}
+        done = []
+        for entry in asked["Entries"]:
+            delete = {"QueueUrl": asked["QueueUrl"], "ReceiptHandle": entry["ReceiptHandle"]}
+            status, answer = self._refusal("DeleteMessage", delete) or self._pass_on("DeleteMessage", delete, one)
+            if status != 200:
+                return status, answer
+            done.append({"Id": entry["Id"]})
+        self.changed.notify_all()
+        return 200, json.dumps({"Successful": done, "Failed": []}).encode()
 
     def _refusal(self, action: str, asked: dict[str, Any]) -> Answer | None:
         """What the real service answers where moto would do something else."""
@@ -139,7 +154,7 @@ class HostileFront(Front[Faults]):
                 if _BAD_TEXT.search(text):
                     return _refused(400, "InvalidMessageContents", "Invalid characters found")
         if action in _SETTLES:
-            message = _of_handle(asked)
+            message = _of_handle(asked, asked["ReceiptHandle"])
             if message is None or message.receipt_handle != asked["ReceiptHandle"]:
                 old = _refused(400, "InvalidParameterValue", "The receipt handle has expired")
                 return (200, b"{}") if action == "DeleteMessage" else old
@@ -209,9 +224,8 @@ def _queue(name: str) -> Queue | None:
     return next((queue for queue in _queues() if queue.name == name), None)
 
 
-def _of_handle(asked: dict[str, Any]) -> Message | None:
+def _of_handle(asked: dict[str, Any], handle: str) -> Message | None:
     queue = _queue(str(asked.get("QueueUrl", "")).rpartition("/")[2])
-    handle = asked.get("ReceiptHandle", "")
     return next((found for found in queue._messages if found.had_receipt_handle(handle)), None) if queue else None
 
 
