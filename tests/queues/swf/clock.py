@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 class Clock:
     """One for the whole service. All is called with the service's lock held."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._ahead = 0.0
         self._numbers = count()
         self._due: list[tuple[float, int, Callable[[], None]]] = []
 
     def now(self) -> float:
         """In seconds since 1970."""
-        return time.time() + self._ahead
+        return self._clock() + self._ahead
 
     def skip(self, seconds: float) -> None:
         """So much time passes at once."""

@@ -196,8 +196,16 @@ class Domain:
             if run.started <= at:
                 yield run
 
+    def clear(self) -> None:
+        """No execution is there any more, and no task."""
+        for run in list(self.open.values()):
+            run.terminate({})
+        self.runs.clear()
+        self.ended.clear()
+
     def _forget(self, run: Run) -> None:
-        del self.runs[run.id], self.ended[run.id]
+        self.runs.pop(run.id, None)
+        self.ended.pop(run.id, None)
 
 
 def unknown_run(asked: Mapping[str, str]) -> Exception:

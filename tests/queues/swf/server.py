@@ -2,8 +2,8 @@
 
 Run as `python -m tests.queues.swf.server PORT`; it listens on 127.0.0.1, speaks AWS JSON 1.0, and keeps all in memory.
 Calls and answers are checked against botocore's description of the service. Tests may ask for `POST /glassq/truth` (all
-executions as they are now, and who polls), `/glassq/skip` (so many seconds pass at once) and `/glassq/drop` (a domain is
-no longer there).
+executions as they are now, and who polls), `/glassq/skip` (so many seconds pass at once) and `/glassq/clear` (a
+domain has no executions any more).
 
 Not done, as glassq asks for none of it: child workflows, signals and cancels between executions, Lambda functions,
 priorities, another list for decisions, tags of domains, deprecated domains, types that are deleted.
@@ -27,7 +27,7 @@ from tests.queues.aws.front import Front, error, is_gone, serve
 from tests.queues.swf import decisions
 from tests.queues.swf.clock import Clock
 from tests.queues.swf.domain import Domain
-from tests.queues.swf.faults import MODEL, Faults, SwfFault, fault, invalid
+from tests.queues.swf.faults import Faults, SwfFault, fault, invalid
 from tests.queues.swf.listing import chosen, info_of
 from tests.queues.swf.rates import Rates
 from tests.queues.swf.shapes import check_answer, check_question
@@ -71,9 +71,8 @@ class SwfFront(Front[Faults]):
         if what == "skip":
             self._clock.skip(json.loads(body))
             self.changed.notify_all()
-        elif what == "drop":
-            self._domains.pop(json.loads(body), None)
-            self.changed.notify_all()
+        elif what == "clear" and (domain := self._domains.get(json.loads(body))):
+            domain.clear()
         return super().told(what, body)
 
     def concerned(self, action: str, asked: Asked, answer: Answer | None) -> list[str]:
@@ -378,7 +377,9 @@ def _token(asked: Asked, run: Run, scheduled: int) -> str:
 
 def _of_token(asked: Asked) -> tuple[str, str, str, str]:
     try:
-        domain, workflow_id, run_id, scheduled = base64.b64decode(asked["taskToken"], validate=True).decode().split("\n")
+        domain, workflow_id, run_id, scheduled = (
+            base64.b64decode(asked["taskToken"], validate=True).decode().split("\n")
+        )
     except (binascii.Error, ValueError):
         raise invalid("Invalid token") from None
     return domain, workflow_id, run_id, scheduled

@@ -47,6 +47,6 @@ class SwfService(AwsService):
         """So much time passes at once."""
         self.ask("skip", json.dumps(seconds).encode())
 
-    def drop(self, domain: str) -> None:
-        """Its executions and types are no longer there."""
-        self.ask("drop", json.dumps(domain).encode())
+    def clear(self, domain: str) -> None:
+        """Its executions are no longer there."""
+        self.ask("clear", json.dumps(domain).encode())
