@@ -1,6 +1,6 @@
 """Reserves and settles jobs in SQS. What a job's end puts is sent first, and only then its message is deleted.
 
-Each call costs: where one job after the other is worked in no time, up to ten are received at once, and deleted at once.
+Each call costs. So where one job after the other is worked in no time, up to ten are received, and deleted, at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from glassq.errors import JobNotFound, QueueError, QueueRefused, QueueUnavailable, WrongTables
+from glassq.errors import JobNotFound, QueueError, QueueRefused, WrongTables
 from glassq.queues.ahead import EndsTogether
 from glassq.queues.shelf import Shelved
 from glassq.queues.sqs.leases import MAX_LEASE, HeldMessage, LeaseBook, parts_of, received
@@ -261,7 +261,7 @@ class SqsReceiver:
         return [tube for tube in tubes if tube not in self._paused]
 
     def _look(self, tubes: Sequence[str], *, anew: bool, most: int = 1) -> list[HeldMessage]:
-        """The next jobs that are there, out of one tube after the other; with `anew`, also of those just found empty."""
+        """The next jobs that are there, of the first tube in turn that has any; `anew`: also of those found empty."""
         missing: list[WrongTables] = []
         for tube in self._in_turn(self._open(tubes)):
             now = time.monotonic()

@@ -38,10 +38,11 @@ class ShelfChanger:
 
         No message is sent to try it: nobody could take it back. With `aside` the shelf must be there already.
         """
+        self._left()
+        self._client.insist("get_queue_attributes", **self._client.of(tube), AttributeNames=["QueueArn"])
         self.try_shelf(needed=aside)
         if self.refused is not None:
             raise self.refused
-        self._client.insist("get_queue_attributes", **self._client.of(tube), AttributeNames=["QueueArn"])
 
     def try_shelf(self, *, needed: bool = False) -> None:
         """Raises QueueError if no row can be written now; unless it is `needed`, the pool may make the shelf later."""

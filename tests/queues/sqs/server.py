@@ -11,6 +11,7 @@ taken; a long poll looks once a second.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -20,10 +21,12 @@ import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from moto.core.exceptions import ServiceException
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import create_backend_app
 from moto.sqs import models
 from moto.sqs.models import sqs_backends
+from moto.sqs.responses import SQSResponse
 
 from tests.queues.aws.front import Front, error, is_gone, serve
 from tests.queues.sqs.faults import Faults
@@ -40,6 +43,17 @@ if TYPE_CHECKING:
 _PUTS = ("SendMessage", "SendMessageBatch")
 _SETTLES = ("DeleteMessage", "ChangeMessageVisibility")
 _BAD_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What is asked most, by moto's own names.
+_METHODS = {
+    "SendMessage": "send_message",
+    "SendMessageBatch": "send_message_batch",
+    "ReceiveMessage": "receive_message",
+    "DeleteMessage": "delete_message",
+    "ChangeMessageVisibility": "change_message_visibility",
+    "CreateQueue": "create_queue",
+    "GetQueueUrl": "get_queue_url",
+    "GetQueueAttributes": "get_queue_attributes",
+}
 # How often a long poll looks for what becomes visible by itself, in seconds.
 _TICK = 0.05
 
@@ -201,6 +215,12 @@ class HostileFront(Front[Faults]):
                 self.note([message.body], "a message was given out twice")
 
     def _pass_on(self, action: str, asked: dict[str, Any], environ: Environ) -> Answer:
+        method = _METHODS.get(action)
+        if method is not None:
+            with contextlib.suppress(ServiceException):
+                answer: Any = getattr(_Answers(asked, environ), method)()
+                return 200, json.dumps(answer.result or {}).encode()
+        # what is wrong in moto's own words, and what is rare
         body = json.dumps(asked).encode()
         inner = {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         started: list[str] = []
@@ -210,6 +230,21 @@ class HostileFront(Front[Faults]):
 
         answer = b"".join(self._moto(inner, start_response))
         return int(started[0].split()[0]), answer
+
+
+class _Answers(SQSResponse):
+    """moto's answers to a request that is parsed already: its way through HTTP takes ten times as long."""
+
+    def __init__(self, asked: dict[str, Any], environ: Environ) -> None:
+        super().__init__()
+        self.params, self.uri_match = asked, {}
+        self.path, self.uri = "/", f"http://{environ['HTTP_HOST']}/"
+        self.region, self.current_account = _region_of(environ), DEFAULT_ACCOUNT_ID
+
+
+def _region_of(environ: Environ) -> str:
+    """That which the request was signed for: AWS4-HMAC-SHA256 Credential=KEY/DATE/REGION/..."""
+    return str(environ["HTTP_AUTHORIZATION"]).split("/")[2]
 
 
 def _queues() -> list[Queue]:
