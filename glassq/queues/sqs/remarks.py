@@ -21,6 +21,6 @@ def remarks(settings: Settings) -> Iterator[str]:
     for section, deadline in deadlines.items():
         if deadline is not None and deadline > MAX_LEASE:
             yield (
-                f'{settings.file}: {section} deadline = "{deadline}": at Amazon SQS an attempt may take 12 hours, and no '
-                "extension helps: then it is stopped, and tried again from the beginning"
+                f'{settings.file}: {section} deadline = "{deadline}": at Amazon SQS an attempt may take 12 hours, and '
+                "no extension helps: then it is stopped, and tried again from the beginning"
             )

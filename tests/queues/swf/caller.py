@@ -31,6 +31,8 @@ class Caller:
 
     def __init__(self, client: Any, domain: str, *, retention: str = "1", decision_timeout: str = "30") -> None:
         self.client, self.domain = client, domain
+        # a task that a decider keeps
+        self.held: dict[str, Any] = {}
         client.register_domain(name=domain, workflowExecutionRetentionPeriodInDays=retention)
         client.register_workflow_type(
             domain=domain,

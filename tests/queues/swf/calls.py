@@ -25,18 +25,21 @@ CALLS: dict[str, tuple[Callable[[Caller], object], str]] = {
             domain=swf.domain, workflowType={"name": "old", "version": "1"}
         ), "TypeDeprecatedFault",
     ),
-    "a large input": (lambda swf: swf.start(input="x" * 32_769), "ValidationException"),
-    "six tags": (lambda swf: swf.start(tagList=["x"] * 6), "ValidationException"),
-    "a long tag": (lambda swf: swf.start(tagList=["x" * 257]), "ValidationException"),
+    "a large input": (lambda swf: swf.start("large", input="x" * 32_769), "ValidationException"),
+    "six tags": (lambda swf: swf.start("tags", tagList=["x"] * 6), "ValidationException"),
+    "a long tag": (lambda swf: swf.start("tag", tagList=["x" * 257]), "ValidationException"),
     "a bad id": (lambda swf: swf.start("a/b"), "ValidationException"),
-    "more than a year": (lambda swf: swf.start(executionStartToCloseTimeout="31536001"), "ValidationException"),
+    "more than a year": (lambda swf: swf.start("year", executionStartToCloseTimeout="31536001"), "ValidationException"),
     "no such run": (lambda swf: swf.history("0" * 32), "UnknownResourceFault"),
-    "a signal to nobody": (lambda swf: swf.signal("kick", "nobody"), "UnknownResourceFault"),
+    "a signal to nobody": (lambda swf: swf.signal("kick", "nobody", input="x"), "UnknownResourceFault"),
     "no token": (lambda swf: swf.complete({"taskToken": "nonsense"}), "ValidationException"),
     "a long reason": (lambda swf: swf.fail({"taskToken": "x"}, "x" * 257), "ValidationException"),
-    "close is not last": (lambda swf: swf.decide(caller.complete(), caller.marker("x")), "ValidationException"),
-    "no attributes": (lambda swf: swf.decide({"decisionType": "StartTimer"}), "ValidationException"),
-    "no such decision": (lambda swf: swf.decide({"decisionType": "Hope"}), "ValidationException"),
+    "close is not last": (
+        lambda swf: swf.decide(caller.complete(), caller.marker("x"), task=swf.held),
+        "ValidationException",
+    ),
+    "no attributes": (lambda swf: swf.decide({"decisionType": "StartTimer"}, task=swf.held), "ValidationException"),
+    "no such decision": (lambda swf: swf.decide({"decisionType": "Hope"}, task=swf.held), "ValidationException"),
 }  # fmt: skip
 
 
@@ -46,9 +49,6 @@ def answers(swf: Caller) -> dict[str, str]:
         swf.client.register_workflow_type(domain=swf.domain, name=name, version="1")
     swf.client.deprecate_workflow_type(domain=swf.domain, workflowType={"name": "old", "version": "1"})
     swf.start("open", input="x" * 32_768, tagList=["x" * 256] * 5)
-    found = {}
-    for name, (call, _) in CALLS.items():
-        # each that decides needs a task for it
-        swf.signal("go on", "open", input="x")
-        found[name] = refused(call, swf)
-    return found
+    # those that decide leave it as it is
+    swf.held = swf.poll_decision()
+    return {name: refused(call, swf) for name, (call, _) in CALLS.items()}

@@ -78,8 +78,10 @@ class SwfFront(Front[Faults]):
     def concerned(self, action: str, asked: Asked, answer: Answer | None) -> list[str]:
         if answer is not None:
             return [json.loads(answer[1]).get("workflowExecution", {}).get("workflowId", "")]
+        if "taskToken" not in asked:
+            return [asked["workflowId"]] if "workflowId" in asked else []
         try:
-            return [asked.get("workflowId", ""), _of_token(asked)[1]] if "taskToken" in asked else []
+            return [_of_token(asked)[1]]
         except SwfFault:
             return []
 
@@ -88,7 +90,7 @@ class SwfFront(Front[Faults]):
     def carry_out(self, action: str, asked: Asked, environ: Environ, client: socket.socket) -> Answer:
         try:
             check_question(action, asked)
-            if action in self.faults.refuse:
+            if self.faults.refuse & {action, *(f"{action}.{name}" for name in asked)}:
                 raise fault("OperationNotPermittedFault", f"User is not authorized to perform: swf:{action}")
             with self.changed:
                 if not self._rates.allow(action, self._clock.now(), self.faults.rates):

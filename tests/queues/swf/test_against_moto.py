@@ -29,14 +29,14 @@ LEFT_OUT = {
 # How it writes an event that it misspells, so that botocore cannot read it.
 MISSPELT = {"TimerCancelled": "TimerCanceled"}
 # What it takes though the service does not.
-TAKEN = {"a large input", "six tags", "a long tag", "a bad id", "more than a year", "a long reason"}
+TAKEN = {"a large input", "six tags", "a long tag", "a bad id", "more than a year"}
 
 
 def fails_twice(swf: Caller) -> str:
     run = swf.start(tagList=["pings"], input="body")
     swf.decide(caller.schedule(1, input="body", control="x"))
     swf.fail(swf.work(), "retry")
-    swf.decide(caller.timer("now", 0), caller.timer("later", 3600))
+    swf.decide(caller.timer("later", 3600), caller.timer("now", 0))
     wait_for(lambda: "TimerFired" in swf.types(run), "the timer")
     swf.decide(caller.schedule(2), caller.marker("second attempt"), caller.cancel_timer("later"))
     swf.fail(swf.work(), "bury", "x" * 1000)
