@@ -40,6 +40,10 @@ AWS = ["boto3>=1.44"]
 # examples/glassware is a Flask program
 EXAMPLE = ["flask>=3.0"]
 TEST = [
+    # the console's pages in a browser, whose program is the distribution's (tools/setup-browser), and whether they are
+    # accessible
+    "axe-playwright-python>=0.1.4",
+    "playwright>=1.50",
     "coverage>=7.6",
     "google-cloud-tasks>=2.19",
     "opentelemetry-sdk>=1.25",
