@@ -9,10 +9,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, QueueError, QueueRefused, QueueUnavailable, WrongTables
+from glassq.queues.aws.leases import LeaseBook
+from glassq.queues.aws.polls import Polls
 from glassq.queues.shelf import Shelved
-from glassq.queues.sqs.leases import MAX_LEASE, HeldMessage, LeaseBook, parts_of, received
+from glassq.queues.sqs.leases import MAX_LEASE, HeldMessage, parts_of, received
 from glassq.queues.sqs.messages import LIMITS, MAX_DELAY, STORY
-from glassq.queues.sqs.polls import Polls
 from glassq.queues.sqs.sending import Outgoing, send, send_making
 from glassq.queues.sqs.tubes import tubes_named
 
@@ -42,8 +43,8 @@ class SqsReceiver:
         self._shelf = shelf
         self._lease = max(1, min(math.ceil(lease), MAX_LEASE))
         self._first = min(self._lease, FIRST)
-        self._held = LeaseBook()
-        self._polls = Polls(self._poll, self._give_back)
+        self._held = LeaseBook[HeldMessage]()
+        self._polls = Polls[HeldMessage](self._poll, self._give_back)
         # came with the end of another job
         self._next: HeldMessage | None = None
         # until when a tube need not be asked; where to begin; and whether the last round found nothing
