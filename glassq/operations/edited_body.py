@@ -61,7 +61,9 @@ def _edited_text(original: bytes, text: str) -> bytes:
     """Of a body that is no JSON object or list: what was typed, if all of the original was shown."""
     before = original.decode("utf-8", "replace")
     if str(masked_body(original)).encode("utf-8", "replace") != original:
-        raise InvalidRequest("body: it is no JSON object, and has secrets, or was not shown whole: it cannot be edited here")
+        raise InvalidRequest(
+            "body: it is no JSON object, and has secrets, or was not shown whole: it cannot be edited here"
+        )
     return original if text.strip() == before.replace("\r\n", "\n").strip() else text.encode("utf-8", "replace")
 
 
@@ -84,7 +86,7 @@ def _merged(edited: Any, shown: Any, original: Any) -> Any:
 
 def diff(before: bytes, after: bytes) -> tuple[str, ...]:
     """What is changed, masked, line by line, without the names of files."""
-    texts = [body_text(masked_body(body)).splitlines() for body in (before, after)]
-    lines = list(unified_diff(*texts, lineterm="", n=2))[2:]
+    old, new = (body_text(masked_body(body)).splitlines() for body in (before, after))
+    lines = list(unified_diff(old, new, lineterm="", n=2))[2:]
     more = len(lines) - MAX_DIFF
     return (*lines[:MAX_DIFF], *([f"... {more} lines more"] if more > 0 else []))

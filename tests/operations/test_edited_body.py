@@ -8,7 +8,10 @@ from glassq.errors import InvalidRequest
 from glassq.mask import masked_body
 from glassq.operations.edited_body import body_text, diff, editable_text, has_mask, unmasked
 
-ORIGINAL = b'{"itemId":"abc","verifyToken":"s3cret-of-ours","deep":[{"client_secret":"t0p"},{"n":1}],"big":12345678901234567890}'
+ORIGINAL = (
+    b'{"itemId":"abc","verifyToken":"s3cret-of-ours","deep":[{"client_secret":"t0p"},{"n":1}]'
+    b',"big":12345678901234567890}'
+)
 
 
 def _edit(change):

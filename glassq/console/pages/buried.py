@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from glassq.console.request import Page
+
 from glassq.causes import is_cause_id
 from glassq.console.filtering import conditions, filter_of, options
-from glassq.console.request import Page
 from glassq.errors import NotFound
 from glassq.operations import listing
 from glassq.operations.filters import Filter
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from glassq.console.console import Console
     from glassq.console.request import Answer, PageRequest
     from glassq.operations.census import CensusEntry, CensusView
+
     from glassq.operations.groups import Group
     from glassq.operations.listing import BuriedRow
 
@@ -94,7 +96,9 @@ class Asked:
 def buried(console: Console, request: PageRequest) -> Answer:
     """Groups, or with group=0 the newest one by one. Raises InvalidRequest."""
     params = request.params
-    asked = Asked(*(params.get(name, "").strip() for name in ("source", "tube", "older", "words")), bool(conditions(params)))
+    asked = Asked(
+        *(params.get(name, "").strip() for name in ("source", "tube", "older", "words")), bool(conditions(params))
+    )
     wanted = filter_of(params)
     census = console.census.snapshot()
     if params.get("group") == "0":
