@@ -44,7 +44,9 @@ def handle(delivery):
         raise ConnectionError(f"{ping['group']}: still not there for {ping['itemId']}")
     return f"stored {ping['itemId']}"
 """
-TRACEBACK = 'Traceback (most recent call last):\n  File "/srv/photos/handlers.py", line 41, in {0}\nConnectionError: {1}'
+TRACEBACK = (
+    'Traceback (most recent call last):\n  File "/srv/photos/handlers.py", line 41, in {0}\nConnectionError: {1}'
+)
 
 _LINK = re.compile(r"http://localhost:\d+/login\?code=\S+")
 
