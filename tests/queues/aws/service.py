@@ -62,6 +62,11 @@ class AwsService:
     def endpoint(self, port: int = 0) -> str:
         return f"http://127.0.0.1:{port or self.port}"
 
+    @property
+    def back_door(self) -> str:
+        """Where it is reached even while it is stopped."""
+        return self.endpoint(self._own)
+
     def done_to(self) -> dict[str, dict[str, int]]:
         """By the id of a delivery: what the service did to it that may have it worked twice."""
         return dict(self.ask("done-to"))
@@ -74,11 +79,10 @@ class AwsService:
         """What it does from now on."""
         self.ask("faults", msgspec.json.encode(faults))
 
-    def ask(self, what: str, body: bytes | None = None) -> dict[str, Any]:
+    def ask(self, what: str, body: bytes | None = None) -> Any:
         """Past the proxy, what no client may ask."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._own}/glassq/{what}", body or b"", timeout=60) as answer:
-            found: dict[str, Any] = json.load(answer)
-        return found
+            return json.load(answer)
 
     def _answers(self) -> bool:
         try:

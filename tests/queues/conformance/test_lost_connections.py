@@ -13,6 +13,7 @@ from glassq.queues.base import Change, NewJob, WaitingState
 from tests.conftest import wait_for
 from tests.queues.conformance.cutter import cut_at_each_message
 from tests.queues.conformance.engine import TIMEOUT
+from tests.queues.conformance.roles import new_key
 from tests.queues.conformance.test_receiver import SETTLE
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def test_what_is_finished_later_is_never_lost(roles: Roles, tend: Callable[[Rece
     jobs = [b"%d" % number for number in range(8)]
     roles.engine.make([roles.tube])
     for cutter in cut_at_each_message(roles.engine):
-        roles.producer.put([NewJob("a key", body, roles.tube) for body in jobs], within=TIMEOUT)
+        roles.producer.put([NewJob(new_key(), body, roles.tube) for body in jobs], within=TIMEOUT)
         receiver = roles.receiver(port=cutter.port)
         failures: list[QueueError] = []
         ended: set[bytes] = set()

@@ -68,6 +68,10 @@ class SwfFront(Front[Faults]):
     def told(self, what: str, body: bytes) -> object:
         if what == "truth":
             return {"waiting": self._waiting, "runs": [_as_it_is(run) for run in self._all_runs()]}
+        if what == "undecided":
+            return sum(
+                self._is_undecided(domain, run) for domain in self._domains.values() for run in domain.open.values()
+            )
         if what == "skip":
             self._clock.skip(json.loads(body))
             self.changed.notify_all()
@@ -302,7 +306,7 @@ class SwfFront(Front[Faults]):
         self, kind: str, take: Callable[[Domain, str], T | None], asked: Asked, client: socket.socket
     ) -> T | None:
         """The next task of a list; None if none came in the time of a poll, or its client is gone by then."""
-        until = time.monotonic() + self.faults.poll
+        began = time.monotonic()
         name = asked["taskList"]["name"]
         key = f"{kind} {asked['domain']} {name}"
         if self._waiting[key] >= 1000:
@@ -314,7 +318,8 @@ class SwfFront(Front[Faults]):
                 if not self.faults.zombies and is_gone(client):
                     return None
                 task = take(domain, name)
-                left = until - time.monotonic()
+                # tests may make it longer while it waits
+                left = began + self.faults.poll - time.monotonic()
                 if task is not None or left <= 0:
                     self.calls[f"{kind} polls of nothing"] += task is None
                     return task
@@ -359,6 +364,10 @@ class SwfFront(Front[Faults]):
             answer["nextPageToken"] = uuid.uuid4().hex
             self._pages[answer["nextPageToken"]] = (head, name, whole[size:])
         return answer
+
+    def _is_undecided(self, domain: Domain, run: Run) -> bool:
+        """Whether it waits for a decider, at a list where one has been."""
+        return run.decision is not None and f"decision {domain.name} {run.decision.list}" in self._waiting
 
     def _all_runs(self) -> list[Run]:
         return [run for domain in self._domains.values() for run in domain.runs.values()]

@@ -43,6 +43,10 @@ class SwfService(AwsService):
     def truth(self) -> SwfTruth:
         return SwfTruth(**self.ask("truth"))
 
+    def undecided(self) -> int:
+        """How many executions wait for a decider, where there is one."""
+        return int(self.ask("undecided"))
+
     def skip(self, seconds: float) -> None:
         """So much time passes at once."""
         self.ask("skip", json.dumps(seconds).encode())
