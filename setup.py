@@ -77,8 +77,14 @@ setup(
     # gunicorn.conf.py, for `glassq.settings.installed_file`: pip puts data_files where nobody finds them with --target
     package_dir={"glassq.conf": "conf"},
     package_data={
-        "glassq": ["py.typed", "glass/*.json", "sources/samples/*.json", "dev/simulator/pictures/*"]
-        + ["console/templates/*", "console/static/*"]
+        "glassq": [
+            "py.typed",
+            "console/static/*",
+            "console/templates/*",
+            "dev/simulator/pictures/*",
+            "glass/*.json",
+            "sources/samples/*.json",
+        ]
     },
     data_files=[("share/glassq", CONF)],
     # and no scripts=: pip gives those a first line that ends at the first space of the environment's path

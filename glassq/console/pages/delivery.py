@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glassq.console.request import Page, Text
-
 from glassq.operations import story as operation
 from glassq.operations.edited_body import body_text, editable_text, has_mask
 from glassq.operations.find import OPEN, ledger_state
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     from glassq.console.console import Console
     from glassq.console.request import Answer, PageRequest
-
     from glassq.operations.find import Found
     from glassq.operations.story import Story
     from glassq.operations.timeline import Event, Level
