@@ -37,6 +37,16 @@ NAV = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A tube that is paused ("": all of them): `words` say for how long. `who` and `since` where that is known."""
+
+    tube: str
+    words: str
+    who: str = ""
+    since: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
     """What stands on every page. `actor` is None before anybody has signed in.
@@ -57,7 +67,7 @@ class Frame:
     version: str = ""
     verdict: Any = None
     buried: int | None = None
-    paused: tuple[Any, ...] = ()
+    paused: tuple[Pause, ...] = ()
     nav: tuple[tuple[str, str, str], ...] = NAV
 
     @property
