@@ -9,6 +9,7 @@
 | label.NAME=VALUE     | with this label                                                          |
 | handler=NAME         | that a pool with these settings gives to this handler                    |
 | cause=ID             | that failed for this cause (see groups.py)                               |
+| words=TEXT           | whose cause has each of these words, in any case                         |
 | tube=TUBE            | in this tube                                                             |
 | newer-than=DURATION  | received within this time: "2h"                                          |
 | older-than=DURATION  | received longer ago than this: "2d"                                      |
@@ -39,6 +40,7 @@ FORMS = {
     "label": "label.NAME=VALUE",
     "handler": "handler=NAME",
     "cause": "cause=ID",
+    "words": "words=TEXT",
     "tube": "tube=TUBE",
     "newer-than": "newer-than=DURATION",
     "older-than": "older-than=DURATION",
@@ -83,7 +85,7 @@ class Recorded:
 
     @property
     def cause(self) -> Cause:
-        """Nothing: the ledger keeps no tracebacks. Whoever filters refuses `cause=` before (`Filter.only`)."""
+        """Nothing: the ledger keeps no tracebacks. `Filter.only` has refused `cause=` and `words=` before."""
         return Cause("", "", "", "")
 
 
@@ -97,6 +99,7 @@ class Filter:
     source: str | None = None
     handler: str | None = None
     cause: str | None = None
+    words: str | None = None
     tube: str | None = None
     newer: float | None = None
     older: float | None = None
@@ -111,6 +114,7 @@ class Filter:
             "source": self.source,
             "handler": self.handler,
             "cause": self.cause,
+            "words": self.words,
             "tube": self.tube,
             "newer-than": self.newer,
             "older-than": self.older,
@@ -118,9 +122,9 @@ class Filter:
         return frozenset(name for name, value in named.items() if value not in (None, ()))
 
     @property
-    def words(self) -> str:
+    def typed(self) -> str:
         """The conditions as they are typed, with quotes around those that the shell would take apart."""
-        one = {"source": self.source, "handler": self.handler, "cause": self.cause, "tube": self.tube}
+        one = {name: getattr(self, name) for name in ("source", "handler", "cause", "words", "tube")}
         said = [f"error~{pattern.pattern}" for pattern in self.errors]
         said += [f"result~{pattern.pattern}" for pattern in self.results]
         said += [f"label.{name}={value}" for name, value in self.labels]
@@ -144,14 +148,21 @@ class Filter:
             and all(pattern.search(subject.result) for pattern in self.results)
             and self.handler in (None, subject.handler)
             and (self.cause is None or subject.cause.id == self.cause)
+            and (self.words is None or has_words(subject.cause.words, self.words))
         )
 
     def only(self, possible: Collection[str], command: str) -> None:
         """Raises InvalidRequest where a condition is given that a command on the ledger cannot filter by."""
         for name in sorted(self.conditions - frozenset(possible)):
-            why = ": the ledger does not keep it" if name == "cause" else ""
+            why = ": the ledger does not keep it" if name in ("cause", "words") else ""
             able = ", ".join(sorted(possible))
             raise InvalidRequest(f"`glassq {command}` cannot filter by {name}{why}; it can by: {able}")
+
+
+def has_words(text: str, words: str) -> bool:
+    """Whether each of the words occurs in the text, in any case and order."""
+    folded = text.casefold()
+    return all(word in folded for word in words.casefold().split())
 
 
 def parse(conditions: Sequence[str], base: Filter | None = None) -> Filter:
@@ -207,6 +218,7 @@ _FIELDS: dict[tuple[str, str], tuple[str, Callable[[str], object]]] = {
     ("source", "="): ("source", str),
     ("handler", "="): ("handler", str),
     ("cause", "="): ("cause", _cause_id),
+    ("words", "="): ("words", str),
     ("tube", "="): ("tube", str),
     ("newer-than", "="): ("newer", Duration),
     ("older-than", "="): ("older", Duration),
@@ -231,12 +243,12 @@ class Selection:
         return self.everything or bool(self.filter)
 
     @property
-    def words(self) -> str:
-        """What it is for, in words: the ids, the filter, or "all"."""
+    def typed(self) -> str:
+        """What it is for: the ids, the conditions, or "all"."""
         if self.ids:
             more = len(self.ids) - MAX_NAMED
             return " ".join(self.ids[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
-        said = self.filter.words or ("all" if self.everything else "")
+        said = self.filter.typed or ("all" if self.everything else "")
         return f"{said} limit={self.limit}".strip() if self.limit else said
 
     def check(self) -> None:

@@ -72,11 +72,11 @@ class ReplayFilter:
         selection.filter.only(CONDITIONS, "replay")
 
     @property
-    def words(self) -> str:
-        """What is asked for, in words."""
+    def typed(self) -> str:
+        """What is asked for, as Selection has it."""
         if self.selection.ids:
-            return self.selection.words
-        return f"state={self.state or 'done'} {self.selection.words}".strip()
+            return self.selection.typed
+        return f"state={self.state or 'done'} {self.selection.typed}".strip()
 
     def nothing_found_text(self) -> str:
         """What to say where there is no such delivery."""

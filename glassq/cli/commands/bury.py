@@ -24,6 +24,6 @@ def bury(app: App, ids: tuple[str, ...], reason: str, dry_run: bool, as_json: bo
             plan = operation.plan(app.operations, queue, ids, progress)
         if dry_run:
             return tell(app, plan.preview(), as_json=as_json)
-        with app.acting("bury", chosen=len(plan.chosen), filter_=Selection(ids=ids).words) as progress:
+        with app.acting("bury", chosen=len(plan.chosen), filter_=Selection(ids=ids).typed) as progress:
             report = progress.came_to(operation.carry_out(app.operations, queue, plan, progress, reason))
     return tell(app, report, as_json=as_json)

@@ -105,7 +105,7 @@ def move(
         many = bool(plan.chosen) and not selection.ids
         if not dry_run:
             confirm(f"move {deliveries(len(plan.chosen))} to tube {line(target)}?", needed=many and not yes)
-        about = asked.selection.words or (f"tube={origin}" if origin else "")
+        about = asked.selection.typed or (f"tube={origin}" if origin else "")
         with app.acting("move", chosen=0 if dry_run else len(plan.chosen), filter_=about) as progress:
             report = plan.preview()
             if not dry_run:
@@ -127,7 +127,7 @@ def _between_engines(
             plan = engines.plan(moving, queue, progress)
             unseen = engines.unseen(moving, queue)
         # a URL that is wrong is known before anything is asked, or believed
-        there.check()
+        engines.check(moving, queue, there, plan, follow=follow)
         if not dry_run:
             tubes = f"{len(plan.tubes)} tube{'' if len(plan.tubes) == 1 else 's'}"
             asked = f"move {deliveries(len(plan.chosen))} of {tubes} to {place}?"
