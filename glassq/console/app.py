@@ -14,7 +14,7 @@ from glassq.console.guard import JSON, SAFE, Guard
 from glassq.console.request import FormFields, Page, PageRequest, Redirect
 from glassq.console.roles import Actor, Role
 from glassq.console.routes import LOGIN, ROUTES
-from glassq.console.troubles import Problem, Refused, refused, problem_of
+from glassq.console.troubles import Problem, Refused, problem_of, refused
 from glassq.errors import GlassqError
 from glassq.http.liveness import LivenessResource
 from glassq.http.log_limiter import LogLimiter

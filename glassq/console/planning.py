@@ -24,14 +24,14 @@ from glassq.operations.result import Did
 from glassq.operations.words import deliveries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+    from datetime import datetime
 
-    from glassq.console.census import Census
     from glassq.console.plans import Work
     from glassq.console.request import FormFields
     from glassq.operations import Operations
-    from glassq.operations.census_view import CensusEntry
-    from glassq.operations.filters import Filter
+    from glassq.operations.census import Census
+    from glassq.operations.census_view import CensusEntry, CensusView
     from glassq.operations.pace import Pace
     from glassq.operations.progress import Progress
     from glassq.operations.result import Report, Result
@@ -173,8 +173,8 @@ class Planner:
         )
         old = Chosen(plan.old, "", plan.old, plan.put.tube, "copied", 0.0, b"")
         title = f"Replay an edited copy of {plan.old}"
-        more = {"diff": plan.diff, "digests": plan.digests, "commands": {}}
-        return replace(made, kind="copy", chosen=1, sample=(old,), title=title, **more)
+        made = replace(made, kind="copy", chosen=1, sample=(old,), title=title, commands={})
+        return replace(made, diff=plan.diff, digests=plan.digests)
 
     # -- what all have -------------------------------------------------------------------------------------------------
 
@@ -240,22 +240,21 @@ class Planner:
         return {"canary": f"{base} --canary --rate {RATE}", "all": f"{base} --rate {RATE}"}
 
 
-def newer_than(plan: ActionPlan, census: Census, now: Callable[[], object]) -> int | None:
+def newer_than(plan: ActionPlan, view: CensusView, now: datetime) -> int | None:
     """How many fit by now that are not in the plan; None where nobody knows."""
     if plan.wanted is None or plan.run:
         return None
-    view, clock = census.snapshot(), now()
-    return sum(entry.ref not in plan.refs for entry in view.matching(plan.wanted, clock))
+    return sum(entry.ref not in plan.refs for entry in view.matching(plan.wanted, now))
 
 
-def _chosen(entry: CensusEntry, now: object) -> Chosen:
+def _chosen(entry: CensusEntry, now: datetime) -> Chosen:
     return Chosen(entry.ref, entry.ref, entry.delivery or None, entry.tube, "buried", entry.age(now), entry.digest)
 
 
 def _carry_entries(
     did: Did,
     entries: Sequence[CensusEntry],
-    now: object,
+    now: datetime,
     target: str,
     operations: Operations,
     queue: Inspector,

@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from glassq.errors import NotFound
-from glassq.operations.filters import Filter
 from glassq.operations.pace import Pace
 from glassq.operations.result import Report
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from glassq.operations import Operations
     from glassq.operations.bulk import Chosen
+    from glassq.operations.filters import Filter
     from glassq.operations.progress import Progress
     from glassq.operations.result import Result
     from glassq.queues.base import Inspector

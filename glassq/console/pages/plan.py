@@ -30,7 +30,7 @@ def make(console: Console, request: PageRequest) -> Answer:
 def show(console: Console, request: PageRequest) -> Answer:
     """What would be done."""
     plan = console.plans.get(request.path["id"], request.actor.name)
-    plan = replace(plan, newer=newer_than(plan, console.census, request.now))
+    plan = replace(plan, newer=newer_than(plan, console.census.snapshot(), request.now))
     return Page("plan.html", plan.title, plan.document(), {"plan": plan})
 
 

@@ -57,5 +57,5 @@ def note(console: Console, request: PageRequest) -> Answer:
     if len(text) > LONGEST_NOTE:
         raise InvalidRequest(f"a note has at most {LONGEST_NOTE} characters")
     console.operations_for(request.actor).activities(Silent()).note(cause, text)
-    console.forget_notes()
+    console.notes.forget()
     return Redirect(f"/buried/{cause}")
