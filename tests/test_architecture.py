@@ -227,7 +227,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "gunicorn": ("http/", "intake/", "push/http/"),
     "google": ("glass/", "bodies/gcs.py"),
     "boto3": ("bodies/s3.py",),
-    "botocore": ("bodies/s3.py", "queues/sqs/"),
+    "botocore": ("bodies/s3.py", "queues/aws/"),
     "googleapiclient": ("glass/",),
     "google_auth_httplib2": ("glass/",),
     "httplib2": ("glass/",),

@@ -142,6 +142,7 @@ MISTAKES = [
     (at("sources.a", "labels = { ref = 5 }"), "[sources.a.labels] ref = 5: expected a text in quotes"),
     ('[[routes]]\nsource = "mirror"\n', "missing key [routes.0] handler"),
     (SOURCE + ROUTE.replace("mirror", "miror"), '[routes.0] source = "miror": expected one of: mirror'),
+    (SOURCE + ROUTE.replace("mirror", "miror"), "; did you mean mirror?"),
     (
         ROUTE + 'collection = "timline"\n',
         '[routes.0] collection = "timline": expected one of: timeline, locations, settings',

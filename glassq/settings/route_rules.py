@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from glassq.mistakes import nearest
 from glassq.settings.options import options_of
 from glassq.settings.parking import SUFFIX
 from glassq.settings.route import DEFERRED_NAME, MAX_NAME, NO_HANDLER, TASKS_NAME
@@ -62,7 +63,12 @@ def _handler_rules(at: str, route: Route, settings: Settings) -> Iterator[Rule]:
     # without intake needs no sections of sources
     known = (*settings.sources, TASK_SOURCE, SCHEDULE_SOURCE)
     elsewhere = not settings.sources and bool(SOURCE_NAME.fullmatch(route.source))
-    yield route.source in known or elsewhere, f"{at}.source", route.source, f"one of: {', '.join(known)}"
+    yield (
+        route.source in known or elsewhere,
+        f"{at}.source",
+        route.source,
+        f"one of: {', '.join(known)}{nearest(route.source, known)}",
+    )
     both = route.steps is not None and route.handler != NO_HANDLER
     yield not both, f"{at}.handler", route.handler, "no handler beside steps, or no steps"
     steps = ", ".join(route.steps or ())

@@ -1,150 +1,46 @@
-"""Calls of SQS for all threads of a process, each within a time of its own. This module alone loads boto3.
-
-botocore signs, finds credentials and reads answers. It repeats nothing by itself: what may have happened is not tried
-again without its caller's word, and how long a call takes is the caller's to say.
-"""
+"""Calls of SQS for all threads of a process, and the queues' URLs."""
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from glassq.errors import QueueUnavailable, SettingsError
+from glassq.queues.aws.client import AwsClient
 from glassq.queues.sqs.names import queue_name
-
-try:
-    import botocore.session
-    from botocore.config import Config
-    from botocore.loaders import create_loader
-except ImportError:
-    raise SettingsError("[queue] url: sqs:// needs boto3: pip install 'glassq[aws]'") from None
-
-from glassq.queues.sqs.troubles import is_throttled, translated
+from glassq.queues.sqs.troubles import WORDS
 
 if TYPE_CHECKING:
     from glassq.queues.sqs.place import SqsPlace
 
-# As many connections are kept open as this; more are opened where more calls wait at once.
-_KEPT = 32
-# What is tried again pauses first, so many seconds at first and at most.
-_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-# So often a call is made whose connection broke: the first one may have been idle for too long, the second one not.
-_TRIES = 3
-# A call with less time than this is not begun; more than this, no call takes (poll(2) takes no infinity).
-_LEAST, _MOST = 0.001, 3600.0
 
+class SqsClient(AwsClient):
+    """The queues of one place."""
 
-class SqsClient:
-    """The queues of one place. Connects when it is used; may be made before a fork and used after it."""
+    service, words = "sqs", WORDS
 
     def __init__(self, place: SqsPlace, *, connect_timeout: float, timeout: float) -> None:
-        """A call that says nothing else takes at most `timeout` seconds."""
+        """See `AwsClient`."""
+        super().__init__(place.region, place.endpoint, connect_timeout=connect_timeout, timeout=timeout)
         self.place = place
-        self.timeout = timeout
-        self._connect_timeout = connect_timeout
-        self._lock = threading.Lock()
-        self._local = threading.local()
-        self._made: tuple[int, Any] = (0, None)
         # the queues' URLs, by their names
         self._urls: dict[str, str] = {}
-
-    def call(self, action: str, *, within: float | None = None, queue: str = "", **arguments: Any) -> dict[str, Any]:
-        """Calls the service once; its answer. Raises QueueError, which names `queue` where that is given."""
-        left = self.timeout if within is None else within
-        if left < _LEAST:
-            raise QueueUnavailable("the time for it was over before it was begun")
-        self._local.read_timeout = min(left, _MOST)
-        try:
-            found: dict[str, Any] = getattr(self._client(), action)(**arguments)
-        except Exception as error:
-            raise translated(error, queue) from error
-        return found
-
-    def insist(self, action: str, *, within: float | None = None, queue: str = "", **arguments: Any) -> dict[str, Any]:
-        """As `call`, for what may happen twice: again where the connection broke, or there were too many calls."""
-        return self._repeat(action, within, queue, arguments, _TRIES)
-
-    def once(self, action: str, *, within: float | None = None, queue: str = "", **arguments: Any) -> dict[str, Any]:
-        """As `call`, for what must not happen twice: again only where there were too many calls."""
-        return self._repeat(action, within, queue, arguments, 1)
 
     def url(self, tube: str, *, within: float | None = None) -> str:
         """The URL of the tube's queue, which is asked for once. Raises WrongTables if there is none, QueueError."""
         name = queue_name(self.place.prefix, tube)
         found = self._urls.get(name)
         if found is None:
-            answer = self.insist("get_queue_url", within=within, queue=name, QueueName=name)
+            answer = self.insist("get_queue_url", within=within, about=name, QueueName=name)
             found = self._urls[name] = str(answer["QueueUrl"])
         return found
 
     def of(self, tube: str, *, within: float | None = None) -> dict[str, Any]:
         """The arguments of a call that name the tube's queue. Raises as `url`."""
-        return {"queue": queue_name(self.place.prefix, tube), "QueueUrl": self.url(tube, within=within)}
+        return {"about": queue_name(self.place.prefix, tube), "QueueUrl": self.url(tube, within=within)}
 
     def know(self, tube: str, url: str) -> None:
         """This is the URL of the tube's queue."""
         self._urls[queue_name(self.place.prefix, tube)] = url
-
-    def close(self) -> None:
-        """Closes the connections that nobody uses now."""
-        with self._lock:
-            (pid, client), self._made = self._made, (0, None)
-        if client is not None and pid == os.getpid():
-            client.close()
-
-    def _repeat(
-        self, action: str, within: float | None, queue: str, arguments: dict[str, Any], tries: int
-    ) -> dict[str, Any]:
-        deadline = time.monotonic() + (self.timeout if within is None else within)
-        pause = _PAUSE
-        while True:
-            try:
-                return self.call(action, within=deadline - time.monotonic(), queue=queue, **arguments)
-            except QueueUnavailable as error:
-                if not is_throttled(error):
-                    tries -= 1
-                if tries <= 0 or time.monotonic() + pause >= deadline:
-                    raise
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-
-    def _client(self) -> Any:
-        pid, client = self._made
-        if pid != os.getpid() or client is None:
-            with self._lock:
-                pid, client = self._made
-                if pid != os.getpid() or client is None:
-                    client = self._make()
-                    self._made = (os.getpid(), client)
-        return client
-
-    def _make(self) -> Any:
-        session = botocore.session.Session()
-        session.register_component("data_loader", _loader())
-        config = Config(
-            connect_timeout=self._connect_timeout,
-            read_timeout=self.timeout,
-            retries={"total_max_attempts": 1},
-            max_pool_connections=_KEPT,
-        )
-        client = session.create_client(
-            "sqs", region_name=self.place.region, endpoint_url=self.place.endpoint or None, config=config
-        )
-        # botocore/httpsession.py: a request's own time is read out of its context
-        client.meta.events.register("before-call.sqs", self._set_time)
-        return client
-
-    def _set_time(self, context: dict[str, Any], **_: object) -> None:
-        context["read_timeout"] = self._local.read_timeout
-
-
-@lru_cache(1)
-def _loader() -> Any:
-    """What reads the service's description: once a process, however many clients it makes."""
-    return create_loader()
 
 
 @lru_cache(8)

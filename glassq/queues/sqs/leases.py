@@ -6,16 +6,15 @@ not confirmed in time is none. 12 hours after the receive no extension helps any
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from glassq.errors import JobNotFound
+from glassq.queues.aws.text import bytes_of
 from glassq.queues.base import Reservation
-from glassq.queues.sqs.messages import MessageStory, bytes_of, story_of
+from glassq.queues.sqs.messages import MessageStory, story_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 # The longest that a message can be invisible, all extensions together, in seconds.
 MAX_LEASE = 43_200
@@ -63,40 +62,3 @@ def parts_of(handle: str) -> tuple[str, str]:
     """The tube and the receipt handle."""
     tube, _, receipt = handle.partition(" ")
     return tube, receipt
-
-
-class LeaseBook:
-    """What one receiver holds, by the jobs' references. The keeper's thread may extend one while others are read."""
-
-    def __init__(self) -> None:
-        self._held: dict[str, HeldMessage] = {}
-
-    def __iter__(self) -> Iterator[HeldMessage]:
-        return iter(list(self._held.values()))
-
-    def add(self, held: HeldMessage) -> Reservation:
-        """The reservation, which is ours from now on."""
-        self._held[held.reservation.ref] = held
-        return held.reservation
-
-    def ours(self, reservation: Reservation) -> HeldMessage:
-        """What is held of it. Raises JobNotFound if it is no longer ours, as far as the clock says."""
-        held = self._held.get(reservation.ref)
-        if held is None or held.reservation.handle != reservation.handle:
-            raise JobNotFound("not reserved here, or settled already")
-        if time.monotonic() >= held.until:
-            del self._held[reservation.ref]
-            raise JobNotFound("its lease has ended: no extension was confirmed in time")
-        return held
-
-    def soonest(self) -> float:
-        """When the first lease ends (monotonic)."""
-        return min((held.until for held in self), default=float("inf"))
-
-    def drop(self, held: HeldMessage) -> None:
-        """It is not ours any more."""
-        self._held.pop(held.reservation.ref, None)
-
-    def clear(self) -> None:
-        """Nothing is ours any more."""
-        self._held.clear()

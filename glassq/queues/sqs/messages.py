@@ -1,16 +1,7 @@
-"""A job as a message of SQS: its bytes as text, and what of its story has to go with a form that takes its place.
-
-A message is text, and not of every character: U+0009, U+000A, U+000D and U+0020 up, without U+FFFE and U+FFFF, and
-never empty. Our deliveries mostly are such text, and go as they are: an administrator can read them, and base64 would
-make them a third larger. Anything else goes as base64, with a mark before it.
-https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
-"""
+"""A job as a message of SQS: its bytes as text, and what of its story has to go with a form that takes its place."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -33,8 +24,6 @@ MAX_SECONDS = (1 << 32) - 1
 LIMITS = JobLimits(MAX_JOB, MAX_SECONDS)
 # The one attribute of our messages.
 STORY = "glassq"
-_BASE64 = "base64:"
-_UNFIT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class MessageStory(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -47,27 +36,6 @@ class MessageStory(msgspec.Struct, frozen=True, omit_defaults=True):
     ref: str = ""
     losses: int = 0
     kicked: bool = False
-
-
-def text_of(body: bytes) -> str:
-    """The body of a message that holds these bytes."""
-    try:
-        text = body.decode()
-    except UnicodeDecodeError:
-        text = ""
-    if text and not _UNFIT.search(text) and not text.startswith(_BASE64):
-        return text
-    return _BASE64 + base64.b64encode(body).decode()
-
-
-def bytes_of(text: str) -> bytes:
-    """The bytes in a message; of one that is not ours, what is there."""
-    if text.startswith(_BASE64):
-        try:
-            return base64.b64decode(text.removeprefix(_BASE64), validate=True)
-        except binascii.Error:
-            pass
-    return text.encode()
 
 
 def attributes_of(story: MessageStory) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from glassq.errors import QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.again import put_again
+from glassq.queues.aws.troubles import in_doubt
 from glassq.queues.base import Receipt, Refusal
 from glassq.queues.shelf import Shelved
 from glassq.queues.sqs.messages import LIMITS, MAX_DELAY
 from glassq.queues.sqs.sending import Outgoing, batches, numbers_of, send_batch
-from glassq.queues.sqs.troubles import in_doubt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from glassq.errors import QueueError, QueueRefused, WrongTables
-from glassq.queues.sqs.messages import MAX_BATCH, MAX_DELAY, MAX_MESSAGE, MessageStory, attributes_of, text_of
-from glassq.queues.sqs.troubles import AnswerMissing
+from glassq.queues.aws.text import text_of
+from glassq.queues.aws.troubles import AnswerMissing
+from glassq.queues.sqs.messages import MAX_BATCH, MAX_DELAY, MAX_MESSAGE, MessageStory, attributes_of
 from glassq.queues.sqs.tubes import make_queue
 
 if TYPE_CHECKING:

@@ -1,10 +1,8 @@
-"""What goes wrong with SQS, by the service's own codes or boto3's exceptions, and what to do about it."""
+"""What goes wrong with SQS, by its own codes, and what to do about it."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from botocore import exceptions as boto
+from typing import TYPE_CHECKING
 
 from glassq.errors import (
     JobNotFound,
@@ -16,133 +14,48 @@ from glassq.errors import (
     QueueUnavailable,
     WrongTables,
 )
-from glassq.queues.base import Fact
+from glassq.queues.aws import troubles
+from glassq.queues.aws.troubles import REACH, ServiceWords, bare
 
-# What a request met before it could reach the service.
-_NEVER_SENT = (
-    boto.EndpointConnectionError,
-    boto.ConnectTimeoutError,
-    boto.ProxyConnectionError,
-    boto.SSLError,
-    boto.NoCredentialsError,
-    boto.PartialCredentialsError,
-    boto.CredentialRetrievalError,
-    boto.TokenRetrievalError,
-    boto.ProfileNotFound,
-    boto.NoRegionError,
-    boto.ParamValidationError,
-)
+if TYPE_CHECKING:
+    from glassq.queues.base import Fact
+
 MISSING = frozenset({"QueueDoesNotExist", "NonExistentQueue", "QueueDeletedRecently"})
 _STALE = frozenset({"MessageNotInflight", "ReceiptHandleIsInvalid", "InvalidIdFormat"})
-THROTTLED = frozenset(
-    {"Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestThrottledException"}
-    | {"RequestLimitExceeded", "TooManyRequestsException", "SlowDown"}
-)
-_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "KmsAccessDenied", "KmsDisabled", "KmsInvalidState"})
-_UNKNOWN_TO_AMAZON = frozenset(
-    {"InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "ExpiredToken"}
-    | {"ExpiredTokenException", "InvalidAccessKeyId", "IncompleteSignature", "InvalidSignatureException"}
-)
-# As in "Signature expired: 20261129T000000Z is now earlier than 20261129T001000Z", and for one that is ahead.
-_TIMES = "is now "
 _SIZES = frozenset({"BatchRequestTooLong", "MessageTooLong", "InvalidMessageContents"})
 
-# The host's clock differs from Amazon's by more than 5 minutes.
-_SKEWED = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
-_CLOCK = "set this host's clock (timedatectl set-ntp true): Amazon refuses what was signed 5 minutes ago, or will be"
-_IAM = "give the role of this host the rights that `glassq queue init` lists"
-_CREDENTIALS = (
-    "give this host a role, or the service's user a profile; boto3 looks for credentials by itself (environment, "
-    "~/.aws, the instance's role), `aws sts get-caller-identity` shows what it finds"
-)
-_REACH = "see whether this host reaches the endpoint of the region: route, firewall, VPC endpoint, proxy"
+
+def is_stale(code: str) -> bool:
+    """Whether the service says by this code that a receipt handle is good for nothing any more."""
+    return bare(code) in _STALE
 
 
-class AnswerMissing(QueueUnavailable):
-    """The service has answered, and has not said what became of one message."""
+def explained(error: QueueError) -> Fact:
+    """The error of a call, with what to do about it."""
+    return troubles.explained(error, WORDS)
 
 
-def translated(error: Exception, queue: str) -> QueueError:
-    """The error of a call that concerned this queue ("": none), in our words; `error` becomes its cause."""
-    if isinstance(error, boto.ClientError):
-        made = _answered(error, queue)
-    elif isinstance(error, boto.BotoCoreError | OSError):
-        made = QueueUnavailable(str(error))
-    else:
-        raise error
-    made.__cause__ = error
-    return made
-
-
-def code_of(error: BaseException | None) -> str:
-    """The service's code of an error, without what stands before it; "" where it did not answer."""
-    said = (getattr(error, "response", None) or {}).get("Error", {}).get("Code", "") or ""
-    return str(said).rpartition("#")[2].rpartition(".")[2]
-
-
-def is_throttled(error: QueueError) -> bool:
-    """Whether the service has said that there are too many calls: it has done nothing."""
-    return code_of(error.__cause__) in THROTTLED
-
-
-def in_doubt(error: QueueError) -> bool:
-    """Whether what was sent may have happened though this came back."""
-    if not isinstance(error, QueueUnavailable) or isinstance(error.__cause__, _NEVER_SENT):
-        return False
-    if isinstance(error, AnswerMissing):
-        return True
-    # a time that was over before anything was sent has no cause
-    return error.__cause__ is not None and not _refused(code_of(error.__cause__))
-
-
-def _refused(code: str) -> bool:
-    return code in THROTTLED | _UNKNOWN_TO_AMAZON | _SKEWED
-
-
-def _answered(error: Any, queue: str) -> QueueError:
-    code, found = code_of(error), error.response.get("Error", {})
-    said = f"{code}: {found.get('Message', '')}".rstrip(": ")
-    where = f"the queue {queue}" if queue else "SQS"
+def _meaning(code: str, said: str, queue: str) -> QueueError | None:
     if code in MISSING:
         return WrongTables(f"there is no queue {queue} at Amazon SQS", "`glassq queue init` makes it")
     if code in _STALE or "receipt handle" in said.lower():
         return JobNotFound(f"another consumer has it by now, or its lease has ended ({said})")
     if code == "OverLimit":
-        return QueueRefused(f"{where}: too many jobs are reserved at once ({said})")
-    if code in _DENIED or code.startswith("Kms"):
-        return QueueRefused(f"{where}: {said}")
+        return QueueRefused(f"{WORDS.place(queue)}: too many jobs are reserved at once ({said})")
     if code in _SIZES or "must be shorter than" in said:
         return JobTooBig(said)
-    if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500) >= 500 or _refused(code):
-        return QueueUnavailable(f"{where}: {said}")
-    return QueueError(f"{where}: {said}")
+    return None
 
 
-def explained(error: QueueError) -> Fact:
-    """The error of a call, with what to do about it."""
-    said, cause = str(error), error.__cause__
-    code = code_of(cause)
-    if code in _SKEWED or (code in _UNKNOWN_TO_AMAZON and "ignature" in said and _TIMES in said):
-        return Fact("clock", False, said, _CLOCK)
-    if code in _UNKNOWN_TO_AMAZON or isinstance(
-        cause, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError
-    ):
-        return Fact("credentials", False, said, _CREDENTIALS)
-    if code in _DENIED:
-        return Fact("rights", False, said, _IAM)
-    if code in THROTTLED:
-        return Fact("rate", False, said, "wait; it is tried again by itself")
-    for kind, name, todo in _BY_KIND:
-        if isinstance(error, kind):
-            return Fact(name, False, said, todo)
-    return Fact("queue", False, said, "Amazon's health page and the queue's own page may say more")
-
-
-_BY_KIND: list[tuple[type[QueueError], str, str]] = [
-    (WrongTables, "queues", "run `glassq queue init` with rights to create queues"),
-    (NoProof, "queue", _REACH),
-    (NotDurable, "durability", "make sure that the shelf's database syncs its disk"),
-    (QueueRefused, "queue", "look at the queue's policy, at its key, and at the shelf's database ([ledger] url)"),
-    (JobTooBig, "job size", "make the delivery smaller"),
-    (QueueUnavailable, "queue", _REACH),
-]
+WORDS = ServiceWords(
+    "SQS",
+    _meaning,
+    [
+        (WrongTables, "queues", "run `glassq queue init` with rights to create queues"),
+        (NoProof, "queue", REACH),
+        (NotDurable, "durability", "make sure that the shelf's database syncs its disk"),
+        (QueueRefused, "queue", "look at the queue's policy, at its key, and at the shelf's database ([ledger] url)"),
+        (JobTooBig, "job size", "make the delivery smaller"),
+        (QueueUnavailable, "queue", REACH),
+    ],
+)

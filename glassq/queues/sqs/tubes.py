@@ -26,7 +26,7 @@ def make_queue(client: SqsClient, tube: str) -> None:
     prefix = client.place.prefix
     name = queue_name(prefix, tube)
     tags = {TAG: tube} if is_hashed(prefix, tube) else {}
-    answer = client.insist("create_queue", queue=name, QueueName=name, Attributes=ATTRIBUTES, tags=tags)
+    answer = client.insist("create_queue", about=name, QueueName=name, Attributes=ATTRIBUTES, tags=tags)
     client.know(tube, str(answer["QueueUrl"]))
     deadline = time.monotonic() + client.timeout + _SOON
     while True:

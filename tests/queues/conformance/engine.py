@@ -34,6 +34,8 @@ class Engine(ABC):
     kind: str
     # the shortest lease that it can give, in seconds
     shortest_lease: int
+    # it takes jobs of so many bytes at least
+    largest = 60_000
     # so many jobs are many: more than one packet of it holds; and so many times a call is measured
     many, samples = 1000, 150
     # what waits where a reserve must not slow down, at most

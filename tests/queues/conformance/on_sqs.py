@@ -9,11 +9,12 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound
+from glassq.queues.aws.text import bytes_of
 from glassq.queues.base import Job
 from glassq.queues.shelf import Shelf
 from glassq.queues.sqs.client import SqsClient
 from glassq.queues.sqs.inspector import SqsInspector
-from glassq.queues.sqs.messages import STORY, bytes_of, story_of
+from glassq.queues.sqs.messages import STORY, story_of
 from glassq.queues.sqs.names import queue_name, tube_of
 from glassq.queues.sqs.place import SqsPlace
 from glassq.queues.sqs.producer import SqsProducer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from contextlib import ExitStack, closing
 from itertools import count
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
 Role = TypeVar("Role", "Producer", "Receiver", "Inspector")
 
 _numbers = count(1)
+
+
+def new_key() -> str:
+    """The id of a delivery that nothing else has: there are engines that know it again."""
+    return f"key {os.getpid()} {next(_numbers)}"
+
+
+def key_of(body: bytes) -> str:
+    """The id of a delivery with this body, which is the only one of a test that has it."""
+    return f"key of {hashlib.sha256(body).hexdigest()[:20]}"
 
 
 class Roles:
@@ -59,7 +70,7 @@ class Roles:
         """Puts one job that must be taken; its reference."""
         self.engine.make([tube or self.tube])
         producer = self.producer if lease == LEASE else self.new_producer(lease=lease)
-        [answer] = producer.put([NewJob("a key", body, tube or self.tube, delay)], within=TIMEOUT)
+        [answer] = producer.put([NewJob(new_key(), body, tube or self.tube, delay)], within=TIMEOUT)
         assert isinstance(answer, Receipt), answer
         return answer.ref
 

@@ -22,7 +22,7 @@ from glassq.queues.base import ALL_STATES, NewJob, Receipt, WaitingState
 from tests.conftest import wait_for
 from tests.queues.conformance.cutter import BOTH_WAYS, Cutter
 from tests.queues.conformance.engine import TIMEOUT
-from tests.queues.conformance.roles import Roles
+from tests.queues.conformance.roles import Roles, new_key
 from tests.thorough import examples
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class RolesMachine(RuleBasedStateMachine):
     def put(self, wanted: list[tuple[int, int]]) -> None:
         jobs = [
             # one of four is delayed
-            NewJob("a key", b"%d" % next(self.numbers), self.tubes[tube], 0 if kind else DELAY)
+            NewJob(new_key(), b"%d" % next(self.numbers), self.tubes[tube], 0 if kind else DELAY)
             for tube, kind in wanted
         ]
         for job, answer in zip(jobs, self.roles.producer.put(jobs, within=TIMEOUT), strict=True):

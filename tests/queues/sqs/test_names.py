@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glassq.queues.sqs.messages import MAX_JOB, MAX_MESSAGE, MessageStory, attributes_of, bytes_of, story_of, text_of
+from glassq.queues.aws.text import bytes_of, text_of
+from glassq.queues.sqs.messages import MAX_JOB, MAX_MESSAGE, MessageStory, attributes_of, story_of
 from glassq.queues.sqs.names import MAX_NAME, is_hashed, queue_name, tube_of
 from glassq.queues.sqs.place import SqsPlace, place_of
 from glassq.values import QueueUrl

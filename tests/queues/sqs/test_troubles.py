@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from botocore import exceptions as boto
 
-from glassq.queues.sqs.troubles import explained, translated
+from glassq.queues.aws.troubles import translated
+from glassq.queues.sqs.troubles import WORDS, explained
 
 DENIED = "User: arn:aws:iam::1:user/web is not authorized to perform: sqs:SendMessage on resource: shop-glassq"
 EXPIRED = "Signature expired: 20261129T000000Z is now earlier than 20261129T001000Z (20261129T001500Z - 5 min.)"
@@ -14,7 +15,7 @@ AHEAD = "Signature not yet current: 20261129T010000Z is now later than 20261129T
 
 def answered(code: str, message: str, status: int = 400) -> boto.ClientError:
     answer = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return boto.ClientError(answer, "SendMessage")  # type: ignore[arg-type]
+    return boto.ClientError(answer, "SendMessage")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def answered(code: str, message: str, status: int = 400) -> boto.ClientError:
     ],
 )
 def test_an_error_says_what_is_wrong_and_what_to_do(error: Exception, name: str, said: str, todo: str) -> None:
-    fact = explained(translated(error, "shop-glassq"))
+    fact = explained(translated(error, "shop-glassq", WORDS))
     assert (fact.name, fact.ok) == (name, False)
     assert said in fact.said
     assert todo in fact.todo

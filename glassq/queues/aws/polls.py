@@ -1,8 +1,8 @@
 """Long polls of one receiver, each in a thread of its own: one for each tube that it waits at.
 
-SQS may give a message to a poll whose connection was cut, and nobody works it then until its lease ends. So no poll is
-cut: who stops waiting, or gets a job out of another tube, lets them end by themselves, within 20 s at most, and gives
-back what they bring.
+The service may give a job to a poll whose connection was cut, and nobody works it then until its lease ends. So no poll
+is cut: who stops waiting, or gets a job out of another tube, lets them end by themselves, within the time that a poll
+takes, and gives back what they bring.
 """
 
 from __future__ import annotations
@@ -13,26 +13,34 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from glassq.errors import QueueError, QueueUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from glassq.queues.sqs.leases import HeldMessage
+
+class Polled(Protocol):
+    """What a poll brings."""
+
+    @property
+    def tube(self) -> str: ...
 
 
-class Polls:
+Held = TypeVar("Held", bound=Polled)
+
+
+class Polls(Generic[Held]):
     """The polls that run, and what they have brought. One thread uses it, beside theirs; `interrupt` is for any."""
 
-    def __init__(self, receive: Callable[[str], list[HeldMessage]], give_back: Callable[[HeldMessage], None]) -> None:
+    def __init__(self, receive: Callable[[str], list[Held]], give_back: Callable[[Held], None]) -> None:
         """`receive` waits at a tube's queue; `give_back` must not raise."""
         self._receive = receive
         self._give_back = give_back
         self._lock = threading.Lock()
         self._running: dict[str, threading.Thread] = {}
-        self._arrived: deque[HeldMessage] = deque()
+        self._arrived: deque[Held] = deque()
         self._failed: QueueError | None = None
         # what comes goes back: nobody waits for it
         self._closed = True
@@ -55,7 +63,7 @@ class Polls:
         """Whether it waits at this tube."""
         return tube in self._running
 
-    def take(self, tubes: Sequence[str]) -> HeldMessage | None:
+    def take(self, tubes: Sequence[str]) -> Held | None:
         """What has come out of one of these tubes; what has come out of others goes back. Raises what a poll raised."""
         with self._lock:
             arrived, self._arrived = list(self._arrived), deque()
@@ -116,7 +124,7 @@ class Polls:
         self._arrived.clear()
 
     def _run(self, tube: str) -> None:
-        found: list[HeldMessage] = []
+        found: list[Held] = []
         failed = None
         try:
             found = self._receive(tube)

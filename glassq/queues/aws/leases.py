@@ -1,0 +1,62 @@
+"""Which jobs are ours, by our own clock: what is not confirmed in time is over, whatever the service knows."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from glassq.errors import JobNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from glassq.queues.base import Reservation
+
+
+class Leased(Protocol):
+    """A job that is ours until a time (monotonic)."""
+
+    @property
+    def reservation(self) -> Reservation: ...
+    @property
+    def until(self) -> float: ...
+
+
+Held = TypeVar("Held", bound=Leased)
+
+
+class LeaseBook(Generic[Held]):
+    """What one receiver holds, by handle: a job may come twice. The keeper's thread may extend one meanwhile."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Held] = {}
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(list(self._held.values()))
+
+    def add(self, held: Held) -> Reservation:
+        """The reservation, which is ours from now on."""
+        self._held[held.reservation.handle] = held
+        return held.reservation
+
+    def ours(self, reservation: Reservation) -> Held:
+        """What is held of it. Raises JobNotFound if it is no longer ours, as far as the clock says."""
+        held = self._held.get(reservation.handle)
+        if held is None:
+            raise JobNotFound("not reserved here, or settled already")
+        if time.monotonic() >= held.until:
+            self.drop(held)
+            raise JobNotFound("its lease has ended: no extension was confirmed in time")
+        return held
+
+    def soonest(self) -> float:
+        """When the first lease ends (monotonic)."""
+        return min((held.until for held in self), default=float("inf"))
+
+    def drop(self, held: Held) -> None:
+        """It is not ours any more."""
+        self._held.pop(held.reservation.handle, None)
+
+    def clear(self) -> None:
+        """Nothing is ours any more."""
+        self._held.clear()
