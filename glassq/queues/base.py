@@ -478,6 +478,9 @@ class Inspector(Protocol):
     def get_all(self, refs: Sequence[str]) -> list[Job | QueueError]:
         """The jobs with these references: for each the job, or why it cannot be seen. Never raises."""
 
+    def still(self, refs: Sequence[str], state: State) -> list[bool]:
+        """For each of these jobs, whether it is in this state: without their bodies. Raises QueueError."""
+
     def peek(self, ref: str) -> bytes:
         """A job's body, at the least cost. Raises JobNotFound."""
 

@@ -136,6 +136,11 @@ class PostgresInspector(SingleCalls):
             return [error] * len(refs)
         return [found.get(ref) or JobNotFound(f"there is no job {ref}") for ref in refs]
 
+    def still(self, refs: Sequence[str], state: State) -> list[bool]:
+        numbers = [self._number(ref) for ref in refs]
+        found = looking.still(self._session, numbers, state)
+        return [number in found for number in numbers]
+
     def peek(self, ref: str) -> bytes:
         body = looking.body(self._session, self._number(ref))
         if body is None:
