@@ -194,10 +194,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "operations": EVERYTHING - {"cli", "console", "dev", "programs"},
     # operations mask what faces show
     "cli": EVERYTHING - {"console", "programs", "mask"},
-    "console": frozenset(
-        {"causes", "errors", "host", "ledger", "http", "in_effect", "log", "operations", "settings", "startcheck"}
-    )
-    | {"startcheck", "values"},
+    "console": frozenset({"causes", "errors", "host", "http", "in_effect", "ledger", "log", "operations", "queues"})
+    | {"settings", "startcheck", "values"},
     "programs": EVERYTHING - {"cli", "dev", "operations"},
     # glassq/__init__.py: what the author of a handler imports
     "": frozenset({"errors", "headers", "delivery", "push"}),
