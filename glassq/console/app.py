@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote
@@ -38,9 +39,11 @@ LIVE = "HTTP_GLASSQ_LIVE"
 _FOR_EVER = "public, max-age=31536000, immutable"
 
 
-def create_app(console: Console, routes: Iterable[PageRoute] = ROUTES) -> falcon.App[Any, Any]:
-    """The app of this console."""
-    guard = Guard(console.url, console.doors, console.sessions)
+def create_app(
+    console: Console, routes: Iterable[PageRoute] = ROUTES, tick: Callable[[], float] = time.monotonic
+) -> falcon.App[Any, Any]:
+    """The app of this console; `tick` is the clock of its limits, in seconds."""
+    guard = Guard(console.url, console.doors, console.sessions, tick)
     app: falcon.App[Any, Any] = falcon.App(middleware=[guard])
     answers = _ErrorAnswers(console)
     app.add_error_handler(Exception, answers.bug)
