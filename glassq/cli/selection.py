@@ -36,8 +36,8 @@ _FILTERS = (
     once("--source", metavar="SOURCE", shell_complete=sources, help='Only from this source: "mirror".'),
 )
 # What the ledger does not keep; and beside it, what `glassq tail` does not read of it.
-_NOT_RECORDED = frozenset({"cause"})
-_NOT_TOLD = frozenset({"cause", "label", "handler"})
+_NOT_RECORDED = frozenset({"cause", "words"})
+_NOT_TOLD = frozenset({"cause", "words", "label", "handler"})
 
 
 def selection(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from glassq.database.plain import file_of, oldest_of, stamp
 from glassq.errors import LedgerError
 from glassq.ledger.entry import Entry
+from glassq.ledger.figures import CONTENTS, CONTENTS_NEED, MINUTES, TIMINGS, TIMINGS_NEED, Content, Timing
 from glassq.ledger.version import JOBS_ARE_TEXT, VERSION, check, missing, unreadable
 from glassq.values import without_password
 
@@ -273,6 +274,35 @@ class LedgerReader:
         for delivery, of, found in self._database.iterate(_LABELLED, {"label": plain, "escaped": escaped}):
             if source in (None, of) and labels.items() <= json.loads(found).items():
                 yield delivery
+
+    def minutes(self, since: datetime) -> list[tuple[datetime, str, int]]:
+        """How many deliveries came to which state, by the minute, since then."""
+        rows = self._rows(MINUTES, since=stamp(since))[1]
+        return [(datetime.fromisoformat(f"{minute}:00Z"), state, count) for minute, state, count in rows]
+
+    def timings(self, since: datetime, limit: int) -> list[Timing]:
+        """How long deliveries took that were updated since then, at most the `limit` latest."""
+        if self._lacks(TIMINGS_NEED):
+            return []
+        rows = self._rows(TIMINGS, limit, since=stamp(since))[1]
+        return [
+            Timing(datetime.fromisoformat(received), datetime.fromisoformat(started) if started else None, took, n == 1)
+            for received, started, took, n in rows
+        ]
+
+    def contents(self, since: datetime, before: datetime | None = None) -> Iterator[Content]:
+        """All that was updated in this time, the latest first, read one by one."""
+        if self._database is None or self._lacks(CONTENTS_NEED):
+            return
+        values = {"since": stamp(since), "before": stamp(before) if before else "9"}
+        for delivery, source, tube, state, updated, why, result, labels, body in self._database.iterate(
+            CONTENTS, values
+        ):
+            at, content = datetime.fromisoformat(updated), bytes(body or b"")
+            yield Content(delivery, source, tube, state, at, why, result, labels or "", content)
+
+    def _lacks(self, column: str) -> bool:
+        return self._database is not None and column in missing(self._database.version)
 
     def close(self) -> None:
         """Closes the connection."""

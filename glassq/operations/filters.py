@@ -9,6 +9,7 @@
 | label.NAME=VALUE     | with this label                                                          |
 | handler=NAME         | that a pool with these settings gives to this handler                    |
 | cause=ID             | that failed for this cause (see groups.py)                               |
+| words=TEXT           | whose cause has each of these words, in any case                         |
 | tube=TUBE            | in this tube                                                             |
 | newer-than=DURATION  | received within this time: "2h"                                          |
 | older-than=DURATION  | received longer ago than this: "2d"                                      |
@@ -38,6 +39,7 @@ FORMS = {
     "label": "label.NAME=VALUE",
     "handler": "handler=NAME",
     "cause": "cause=ID",
+    "words": "words=TEXT",
     "tube": "tube=TUBE",
     "newer-than": "newer-than=DURATION",
     "older-than": "older-than=DURATION",
@@ -80,7 +82,7 @@ class Recorded:
 
     @property
     def cause(self) -> Cause:
-        """Nothing: the ledger keeps no tracebacks. Whoever filters refuses `cause=` before (`Filter.only`)."""
+        """Nothing: the ledger keeps no tracebacks. `Filter.only` has refused `cause=` and `words=` before."""
         return Cause("", "", "", "")
 
 
@@ -94,6 +96,7 @@ class Filter:
     source: str | None = None
     handler: str | None = None
     cause: str | None = None
+    words: str | None = None
     tube: str | None = None
     newer: float | None = None
     older: float | None = None
@@ -108,6 +111,7 @@ class Filter:
             "source": self.source,
             "handler": self.handler,
             "cause": self.cause,
+            "words": self.words,
             "tube": self.tube,
             "newer-than": self.newer,
             "older-than": self.older,
@@ -129,14 +133,21 @@ class Filter:
             and all(pattern.search(subject.result) for pattern in self.results)
             and self.handler in (None, subject.handler)
             and (self.cause is None or subject.cause.id == self.cause)
+            and (self.words is None or has_words(subject.cause.words, self.words))
         )
 
     def only(self, possible: Collection[str], command: str) -> None:
         """Raises InvalidRequest where a condition is given that a command on the ledger cannot filter by."""
         for name in sorted(self.conditions - frozenset(possible)):
-            why = ": the ledger does not keep it" if name == "cause" else ""
+            why = ": the ledger does not keep it" if name in ("cause", "words") else ""
             able = ", ".join(sorted(possible))
             raise InvalidRequest(f"`glassq {command}` cannot filter by {name}{why}; it can by: {able}")
+
+
+def has_words(text: str, words: str) -> bool:
+    """Whether each of the words occurs in the text, in any case and order."""
+    folded = text.casefold()
+    return all(word in folded for word in words.casefold().split())
 
 
 def parse(conditions: Sequence[str], base: Filter | None = None) -> Filter:
@@ -192,6 +203,7 @@ _FIELDS: dict[tuple[str, str], tuple[str, Callable[[str], object]]] = {
     ("source", "="): ("source", str),
     ("handler", "="): ("handler", str),
     ("cause", "="): ("cause", _cause_id),
+    ("words", "="): ("words", str),
     ("tube", "="): ("tube", str),
     ("newer-than", "="): ("newer", Duration),
     ("older-than", "="): ("older", Duration),

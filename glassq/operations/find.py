@@ -304,7 +304,7 @@ def buried_matching(operations: Operations, queue: Inspector, filter_: Filter, p
     The ledger says where most of them are. Those that it does not know are searched for.
     """
     tubes = tubes_of(operations, queue, filter_)
-    return filter(filter_.fits, walk(operations, queue, BURIED, tubes, progress, hints=_recorded(operations)))
+    return filter(filter_.fits, walk(operations, queue, BURIED, tubes, progress, hints=buried_by_ledger(operations)))
 
 
 def waiting_matching(
@@ -333,7 +333,7 @@ class Search:
             self.short = str(error)
 
 
-def _recorded(operations: Operations) -> list[str]:
+def buried_by_ledger(operations: Operations) -> list[str]:
     """The jobs that hold buried deliveries by the ledger; none where it cannot be read."""
     try:
         with operations.ledger() as ledger:

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from glassq.operations.hints import Hint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from datetime import datetime
 
     from glassq.causes import Cause
 
 By = Literal["reason", "handler", "source"]
+# A group whose first failure is younger than this is new.
+YOUNG = timedelta(hours=1)
+# A trend has so many hours, the present one last.
+HOURS = 24
 
 
-class Failed(Protocol):
-    """What is put into groups: a buried job, as find.Found is one."""
+class Blamed(Protocol):
+    """What decides into which group a buried job belongs."""
 
-    @property
-    def ref(self) -> str: ...
-    @property
-    def name(self) -> str: ...
     @property
     def source(self) -> str: ...
     @property
     def handler(self) -> str: ...
     @property
     def cause(self) -> Cause: ...
+
+
+class Failed(Blamed, Protocol):
+    """What is put into groups: a buried job, as find.Found is one."""
+
+    @property
+    def ref(self) -> str: ...
+    @property
+    def name(self) -> str: ...
     @property
     def failed_at(self) -> datetime | None: ...
 
@@ -38,7 +47,8 @@ class Group:
     """Deliveries of one cause, handler or source; `condition` is the filter that selects them.
 
     `first` and `last` say when the first and the last of them failed (None: nobody knows). `example` is a delivery's
-    id, or the reference of a job that is damaged.
+    id, or the reference of a job that is damaged; `cause` is that one's. `trend` is how many failed in each of the last
+    HOURS. The group is `new` while its first failure is younger than YOUNG.
     """
 
     id: str
@@ -48,40 +58,104 @@ class Group:
     last: datetime | None
     example: str
     condition: str
+    new: bool
+    trend: tuple[int, ...]
+    cause: Cause
+
+    def document(self) -> dict[str, Any]:
+        """The group for JSON."""
+        fields: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__ if name != "cause"}
+        return {**fields, "trend": list(self.trend)}
 
 
-def group(jobs: Iterable[Failed], by: By = "reason") -> list[Group]:
-    """The jobs in groups, the largest first."""
-    groups: dict[str, Group] = {}
+@dataclass(slots=True)
+class Tally:
+    """A group while it is counted. Times are Unix times; `now` is the end of the trend."""
+
+    id: str
+    words: str
+    condition: str
+    example: str
+    cause: Cause
+    now: float
+    count: int = 0
+    first: float | None = None
+    last: float | None = None
+    hours: list[int] = field(default_factory=lambda: [0] * HOURS)
+
+    def add(self, at: float | None) -> None:
+        """One more, which failed then."""
+        self.count += 1
+        if at is None:
+            return
+        if self.first is None or at < self.first:
+            self.first = at
+        if self.last is None or at > self.last:
+            self.last = at
+        # clocks of hosts differ: a failure of the future is one of now
+        hour = max(0, int((self.now - at) // 3_600))
+        if hour < HOURS:
+            self.hours[HOURS - 1 - hour] += 1
+
+    def group(self) -> Group:
+        """What was counted."""
+        new = self.first is not None and self.first >= self.now - YOUNG.total_seconds()
+        first, last, trend = _moment(self.first), _moment(self.last), tuple(self.hours)
+        words = (self.id, self.words, self.count, first, last, self.example, self.condition)
+        return Group(*words, new, trend, self.cause)
+
+
+class Grouping:
+    """Puts failures into groups, newest first: the first of a group is its example."""
+
+    def __init__(self, by: By, now: datetime) -> None:
+        self._key = _KEYS[by]
+        self._now = now.timestamp()
+        self._tallies: dict[str, Tally] = {}
+
+    def tally(self, blamed: Blamed, example: str) -> Tally:
+        """Where failures like this one are counted."""
+        id_, words, condition = self._key(blamed)
+        found = self._tallies.get(id_)
+        if found is None:
+            found = self._tallies[id_] = Tally(id_, words, condition, example, blamed.cause, self._now)
+        return found
+
+    def groups(self) -> list[Group]:
+        """The groups: the new ones first, and of these the largest."""
+        groups = (tally.group() for tally in self._tallies.values())
+        return sorted(groups, key=lambda each: (not each.new, -each.count, each.id))
+
+
+def group(jobs: Iterable[Failed], by: By, now: datetime) -> list[Group]:
+    """The jobs in groups, as `Grouping.groups` orders them. `now` is in UTC."""
+    grouping = Grouping(by, now)
     for found in jobs:
-        id_, words, condition = _KEYS[by](found)
-        at, example = found.failed_at, found.name or found.ref
-        known = groups.get(id_)
-        if known is None:
-            groups[id_] = Group(id_, words, 1, at, at, example, condition)
-        else:
-            first = min(filter(None, (known.first, at)), default=None)
-            last = max(filter(None, (known.last, at)), default=None)
-            groups[id_] = Group(id_, known.words, known.count + 1, first, last, known.example, condition)
-    return sorted(groups.values(), key=lambda each: (-each.count, each.id))
+        at = found.failed_at
+        grouping.tally(found, found.name or found.ref).add(at.timestamp() if at else None)
+    return grouping.groups()
 
 
-def _by_cause(found: Failed) -> tuple[str, str, str]:
+def _moment(at: float | None) -> datetime | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC)
+
+
+def _by_cause(found: Blamed) -> tuple[str, str, str]:
     cause = found.cause
     return cause.id, cause.words, f"cause={cause.id}"
 
 
-def _by_handler(found: Failed) -> tuple[str, str, str]:
+def _by_handler(found: Blamed) -> tuple[str, str, str]:
     handler = found.handler
     return handler, found.cause.words, f"handler={handler}"
 
 
-def _by_source(found: Failed) -> tuple[str, str, str]:
+def _by_source(found: Blamed) -> tuple[str, str, str]:
     source = found.source
     return source, found.cause.words, f"source={source}"
 
 
-_KEYS: dict[By, Callable[[Failed], tuple[str, str, str]]] = {
+_KEYS: dict[By, Callable[[Blamed], tuple[str, str, str]]] = {
     "reason": _by_cause,
     "handler": _by_handler,
     "source": _by_source,

@@ -75,7 +75,8 @@ class BuriedGroups:
 
     def document(self) -> dict[str, Any]:
         """The groups for JSON."""
-        return {"tube": self.tube, "total": self.total, "by": self.by, "groups": [asdict(each) for each in self.groups]}
+        groups = [each.document() for each in self.groups]
+        return {"tube": self.tube, "total": self.total, "by": self.by, "groups": groups}
 
 
 def buried(operations: Operations, queue: Inspector, selection: Selection, progress: Progress) -> BuriedList:
@@ -95,7 +96,7 @@ def buried_groups(
     """The buried jobs that fit, by cause, handler or source; raises what `buried` raises."""
     _, total = _counted(operations, queue, selection)
     search = Search(buried_matching(operations, queue, selection.filter, progress), selection.limit)
-    groups = tuple(group(search, by))
+    groups = tuple(group(search, by, operations.clock()))
     return BuriedGroups(selection.filter.tube or operations.tube, total, by, groups, search.short)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, TypeVar
 
-from glassq.errors import QueueError
+from glassq.errors import JobNotFound, QueueError
 from glassq.queues.base import Change, NewForm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from glassq.queues.base import Job, WaitingState
+    from glassq.queues.base import Job, State, WaitingState
 
 T = TypeVar("T")
 
@@ -33,6 +33,14 @@ class SingleCalls(ABC):
 
     def only_looks(self) -> None:  # noqa: B027
         """A server that answers takes writes as well."""
+
+    def still(self, refs: Sequence[str], state: State) -> list[bool]:
+        found = []
+        for job in self.get_all(refs):
+            if isinstance(job, QueueError) and not isinstance(job, JobNotFound):
+                raise job
+            found.append(not isinstance(job, QueueError) and job.state == state)
+        return found
 
     def get(self, ref: str) -> Job:
         return _raised(*self.get_all([ref]))

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import pytest
 from glassq.errors import LedgerError
 from glassq.ledger import Entry, open_ledger
 from glassq.ledger.corrections import Corrections
+from glassq.ledger.figures import CONTENTS, MINUTES, TIMINGS
 from glassq.ledger.reader import LedgerReader
 from glassq.settings import LedgerSettings
 from glassq.values import QueueUrl
@@ -236,3 +238,33 @@ def test_a_ledger_in_the_making_is_empty(tmp_path: Path) -> None:
     with LedgerReader(LedgerSettings(url=f"sqlite:///{file}")) as reader:
         assert "still empty" in reader.absent
         assert reader.counts() == {}
+
+
+def test_it_counts_by_the_minute_and_tells_how_long_it_took(written: LedgerSettings) -> None:
+    with LedgerReader(written) as reader:
+        assert reader.minutes(NOW + timedelta(hours=3)) == [
+            (NOW + timedelta(hours=3), "retrying", 1),
+            (NOW + timedelta(hours=4), "done", 1),
+        ]
+        timings = reader.timings(NOW, 2)
+        assert [(each.received, each.started, each.duration, each.first) for each in timings] == [
+            (NOW, None, 0.5, False),
+            (NOW, None, 0.5, False),
+        ]
+        found = list(reader.contents(NOW + timedelta(hours=1), NOW + timedelta(hours=3)))
+        assert [(each.delivery, each.state, each.labels, each.body) for each in found] == [
+            ("0199-2", "buried", "", b""),
+            ("0199-1", "done", "", b""),
+        ]
+
+
+def test_figures_read_the_rows_of_their_time_alone(tmp_path: Path) -> None:
+    settings = LedgerSettings(url=f"sqlite:///{tmp_path}/ledger.db")
+    ledger = open_ledger(settings)
+    ledger.record(Entry("0199", "mirror", NOW, "done", 1, NOW, 0.5))
+    ledger.close()
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as database:
+        for query in (MINUTES, TIMINGS, CONTENTS):
+            names = {"since": "2026", "before": "9"}
+            plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {query}", names)]
+            assert "USING INDEX ix_deliveries_updated (updated>?" in plan[0], plan

@@ -34,6 +34,8 @@ _BY_KEY = {
     "ledger.url": ("ledger", "schedules"),
     "push.names": ("task_names",),
 }
+# What an operator must know within half a minute: these checks cost next to nothing, and need no secret.
+_URGENT = frozenset({"journal", "journaled", "ledger", "units", "disks", "engine", "consumers"})
 _MEND_FIRST = "mend it first: without settings nothing else can be looked at"
 
 
@@ -44,24 +46,34 @@ def without_settings(file: Path | None, error: SettingsError) -> Iterator[Check]
     yield clock_at(datetime.now(UTC))
 
 
-def examine(operations: Operations, progress: Progress) -> Iterator[Check]:
+def glance(operations: Operations, progress: Progress) -> Iterator[Check]:
+    """What is urgent of what `examine` looks at. Raises Stopped."""
+    yield from examine(operations, progress, _URGENT)
+
+
+def examine(operations: Operations, progress: Progress, only: frozenset[str] | None = None) -> Iterator[Check]:
     """What each check came to, as it comes: machine, databases, programs and system first, then the queue.
 
     A queue's database that takes nothing comes first, and then nothing else that lives there is looked at. Nothing is
-    changed, but for one job that is put and taken out again. `progress` is told which check is next. Raises Stopped.
+    changed, but for one job that is put and taken out again. `progress` is told which check is next. With `only`, the
+    checks of these names are made. Raises Stopped.
     """
     cause = _cause(operations)
     apart = _in_its_database(operations.settings) if cause is not None else frozenset()
     looks = [look for look in (*MACHINE, *DATABASES, *PROGRAMS, *SYSTEM) if look.__name__ not in apart]
+    asks = QUEUE
+    if only is not None:
+        looks = [look for look in looks if look.__name__ in only]
+        asks = [ask for ask in asks if ask.__name__ in only]
     if cause is not None:
         yield cause
         names = ", ".join(sorted(name.replace("_", " ") for name in apart))
         yield Check("databases", None, f"not looked at, as they are in the queue's: {names}")
-    total = len(looks) + len(QUEUE)
+    total = len(looks) + len(asks)
     for number, look in enumerate(looks):
         progress.advance(number, total, _words(look.__name__))
         yield from _looked(look.__name__, partial(look, operations))
-    for check in _asked(operations, QUEUE, progress, len(looks), total):
+    for check in _asked(operations, asks, progress, len(looks), total):
         if check != cause:
             yield check
 

@@ -115,7 +115,7 @@ class BeanstalkInspector(SingleCalls):
     def explain(self, error: QueueError) -> Fact:
         return facts.explained(error, self._url)
 
-    def check(self) -> None:
+    def check(self, *, aside: bool = False) -> None:
         probe = self._connection.probe_durability()
         prove(self._connection, [probe.id], self._prover, within=PROOF_WITHIN)
 
@@ -163,6 +163,13 @@ class BeanstalkInspector(SingleCalls):
         pairs: list[tuple[Command[Any], ...]] = [(commands.peek(one), commands.stats_job(one)) for one in numbers]
         replies = self._connection.pipeline([command for pair in pairs for command in pair])
         return [_seen(body, stats) for body, stats in zip(replies[::2], replies[1::2], strict=True)]
+
+    def still(self, refs: Sequence[str], state: State) -> list[bool]:
+        replies = self._connection.pipeline([commands.stats_job(self._number(ref)) for ref in refs])
+        for reply in replies:
+            if isinstance(reply, QueueError) and not isinstance(reply, JobNotFound):
+                raise reply
+        return [not isinstance(reply, QueueError) and reply.state == state for reply in replies]
 
     def peek(self, ref: str) -> bytes:
         return self._connection.peek(self._number(ref)).body

@@ -48,25 +48,27 @@ class Scan:
         promised = self._promised()
         guesses = sorted(set(hints), reverse=True)
         enough = len(guesses) >= promised
-        found: dict[int, JobStats] = {}
+        # None: it was yielded. Nothing else of it is kept, as there may be very many
+        found: dict[int, JobStats | None] = {}
         for job_id in guesses:
             if len(found) == promised:
                 break
             if job := self._matching(job_id):
-                found[job_id] = job
+                found[job_id] = None if enough else job
                 if enough:
                     yield job
-        yielded = set(found) if enough else set()
         if len(found) < promised:
             for seen in self._descend(promised, found):
                 if not isinstance(seen, JobStats):
                     yield seen
-                elif seen.id not in yielded:
-                    yielded.add(seen.id)
+                elif found.get(seen.id, seen) is not None:
+                    found[seen.id] = None
                     yield seen
-        yield from (found[job_id] for job_id in sorted(found, reverse=True) if job_id not in yielded)
+        yield from (job for job_id in sorted(found, reverse=True) if (job := found[job_id]) is not None)
 
-    def _descend(self, promised: int, found: dict[int, JobStats]) -> Iterator[JobStats | ScanProgress | ScanShort]:
+    def _descend(
+        self, promised: int, found: dict[int, JobStats | None]
+    ) -> Iterator[JobStats | ScanProgress | ScanShort]:
         """Examines one id after the other, from the newest down, until all promised jobs are `found`."""
         for job_id in self._heads(self._names, self._states) - found.keys():
             # an old buried job, with very many newer ids, is found without a search
@@ -82,7 +84,7 @@ class Scan:
                 return
             if (newest - job_id) % PROGRESS_EVERY == 0:
                 yield newest - job_id, newest
-            job = found.get(job_id) or self._matching(job_id)
+            job = found[job_id] if job_id in found else self._matching(job_id)
             if job:
                 found[job_id] = job
                 yield job

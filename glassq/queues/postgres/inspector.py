@@ -95,7 +95,7 @@ class PostgresInspector(SingleCalls):
     def explain(self, error: QueueError) -> Fact:
         return explained(error, self._url)
 
-    def check(self) -> None:
+    def check(self, *, aside: bool = False) -> None:
         self._changer.probe()
 
     def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
@@ -135,6 +135,11 @@ class PostgresInspector(SingleCalls):
         except QueueError as error:
             return [error] * len(refs)
         return [found.get(ref) or JobNotFound(f"there is no job {ref}") for ref in refs]
+
+    def still(self, refs: Sequence[str], state: State) -> list[bool]:
+        numbers = [self._number(ref) for ref in refs]
+        found = looking.still(self._session, numbers, state)
+        return [number in found for number in numbers]
 
     def peek(self, ref: str) -> bytes:
         body = looking.body(self._session, self._number(ref))

@@ -47,6 +47,12 @@ def by_id(session: PostgresSession, ids: Sequence[int]) -> dict[str, Job]:
     return {job.ref: job for job in jobs}
 
 
+def still(session: PostgresSession, ids: Sequence[int], state: State) -> frozenset[int]:
+    """Those of these jobs that are in this state."""
+    statement = f"SELECT id FROM glassq_jobs WHERE id = ANY(%(ids)s) AND {_IN_STATE[state]}"
+    return frozenset(number for (number,) in session.rows(statement, {"ids": list(ids)}))
+
+
 def body(session: PostgresSession, number: int) -> bytes | None:
     """A job's body; None if there is no such job."""
     return next((found for (found,) in session.rows(_BODY, {"id": number})), None)

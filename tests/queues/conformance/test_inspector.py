@@ -271,6 +271,9 @@ def test_many_jobs_are_put_seen_changed_and_deleted_together_each_with_its_own_e
         (form.state, form.body) for form in forms[:-1]
     ]
     assert isinstance(inspector.get_all(["no reference"])[0], JobNotFound)
+    assert inspector.still([*map(str, refs), "no reference"], "buried") == [job.state == "buried" for job in jobs] + [
+        False
+    ]
     [gone, *there] = [job for job in jobs if isinstance(job, Job)]
     inspector.delete(gone)
     changes = [Change(job, "buried", job.body + b"!", roles.other) for job in (gone, *there)]

@@ -1,0 +1,108 @@
+"""The doctor's checks, made by one thread: what is urgent each half minute, all of them when somebody asks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from glassq.errors import Stopped
+from glassq.log import logger
+from glassq.operations.checks.base import Check
+from glassq.operations.checks.examine import examine, glance
+from glassq.operations.stopping import Stoppable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
+
+    from glassq.operations import Operations
+
+log = logger("glassq.operations")
+
+# Between two glances, and how old an examination may be that is shown, in seconds.
+EVERY, FRESH = 30.0, 60.0
+# Checks take at most this share of a processor's time, in the long run.
+SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What the checks came to, and when they were made (None: never yet)."""
+
+    checks: tuple[Check, ...] = ()
+    at: datetime | None = None
+
+    @property
+    def wrong(self) -> tuple[Check, ...]:
+        """What is wrong."""
+        return tuple(check for check in self.checks if check.ok is False)
+
+
+class Doctor:
+    """Looks after the installation. `start` begins its thread, `close` ends it."""
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+        self._urgent = Examination()
+        self._whole = Examination()
+        self._changed = threading.Condition()
+        self._wanted = False
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="doctor", daemon=True)
+
+    def start(self) -> None:
+        """Begins to look."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread; a check that is slow is not waited for."""
+        self._stopping.set()
+        with self._changed:
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(2.0)
+
+    def view(self) -> Examination:
+        """What is urgent."""
+        return self._urgent
+
+    def whole(self, within: float) -> Examination:
+        """All checks. Where they are not FRESH, they are made anew: that is waited for so many seconds at most."""
+        deadline = time.monotonic() + within
+        with self._changed:
+            while not self._fresh() and (left := deadline - time.monotonic()) > 0 and not self._stopping.is_set():
+                self._wanted = True
+                self._changed.notify_all()
+                self._changed.wait(left)
+        return self._whole
+
+    def _fresh(self) -> bool:
+        at = self._whole.at
+        return at is not None and (self._operations.clock() - at).total_seconds() < FRESH
+
+    def _run(self) -> None:
+        due = 0.0
+        while not self._stopping.is_set():
+            began = time.thread_time()
+            if self._wanted:
+                self._wanted = False
+                self._whole = self._examined(examine)
+            if time.monotonic() >= due:
+                self._urgent = self._examined(glance)
+                due = time.monotonic() + max(EVERY, (time.thread_time() - began) / SHARE)
+            with self._changed:
+                self._changed.notify_all()
+                if not self._wanted and not self._stopping.is_set():
+                    self._changed.wait(max(0.0, due - time.monotonic()))
+
+    def _examined(self, look: Callable[[Operations, Stoppable], Iterable[Check]]) -> Examination:
+        try:
+            checks = tuple(look(self._operations, Stoppable(self._stopping)))
+        except Stopped:
+            checks = ()
+        except Exception as error:
+            log.exception("the checks failed")
+            checks = (Check("doctor", False, f"cannot look: {type(error).__name__}", "see the log of the console"),)
+        return Examination(checks, self._operations.clock())

@@ -1,0 +1,269 @@
+"""The census of what lies buried, on a real queue: what it finds, and by which questions it is kept up to date."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+
+from glassq.delivery import encode
+from glassq.errors import InvalidRequest, Unsupported
+from glassq.operations import listing
+from glassq.operations.bulk import digest_of
+from glassq.operations.census import Census
+from glassq.operations.census_view import BuriedKinds
+from glassq.operations.filters import Filter, Selection
+from glassq.operations.find import found_in
+from glassq.operations.progress import Silent
+from glassq.queues.base import Job
+from glassq.queues.beanstalk.inspector import CAPABILITIES
+from tests.cli.conftest import a_delivery, evidence, put, put_bytes
+from tests.conftest import wait_for
+
+if TYPE_CHECKING:
+    from glassq.operations import Operations
+    from glassq.queues.base import Inspector
+    from tests.queues.raw import Queue
+
+NOW = datetime.now(UTC)
+
+
+class Counted:
+    """The real inspector, which counts what it is asked."""
+
+    def __init__(self, inspector: Inspector) -> None:
+        self._inspector = inspector
+        self.asked: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> object:
+        if name in ("find", "get_all", "still", "newest"):
+            self.asked[name] += 1
+        return getattr(self._inspector, name)
+
+
+class Blind(Counted):
+    """The real inspector of an engine that does not list what is buried."""
+
+    capabilities = replace(CAPABILITIES, lists=frozenset(), unseen="this engine shows nothing")
+
+
+@pytest.fixture
+def census(operations: Operations) -> Census:
+    return Census(operations)
+
+
+@pytest.fixture
+def asked(inspector: Inspector) -> Counted:
+    return Counted(inspector)
+
+
+def bury(queue: Queue, *messages: str, source: str = "mirror") -> list[int]:
+    made = [a_delivery(source=source, buried=words, evidence=(evidence(words),)) for words in messages]
+    return [put(queue, delivery, "buried") for delivery in made]
+
+
+def step(census: Census, asked: Counted) -> Counter[str]:
+    """What the census has asked the queue."""
+    asked.asked.clear()
+    census.step(asked)  # type: ignore[arg-type]
+    return +asked.asked
+
+
+def counted(census: Census) -> list[tuple[str, int]]:
+    return sorted((group.cause.message, group.count) for group in census.snapshot().groups)
+
+
+def test_the_first_walk_finds_all_and_says_the_same_as_the_command(
+    operations: Operations, inspector: Inspector, queue: Queue, census: Census, asked: Counted
+) -> None:
+    jobs = bury(queue, "503 from a", "503 from a", "no such item 4711")
+    put_bytes(queue, b"\xff\xfe", "buried")
+    put(queue, a_delivery(), "ready")
+    assert census.snapshot().looked_at is None
+    step(census, asked)
+    view = census.snapshot()
+    assert (view.total, view.complete, view.trouble, view.short) == (4, True, "", "")
+    assert [entry.ref for entry in view.entries][1:] == [str(job) for job in reversed(jobs)]
+    now = operations.clock()
+    by_command = listing.buried_groups(operations, inspector, Selection(everything=True), "reason", Silent()).document()
+    by_view = view.grouped(Filter(), "reason", operations.tube, now).document()
+    assert by_view == by_command
+    assert sorted(group["count"] for group in by_view["groups"]) == [1, 1, 2]
+
+
+def test_an_entry_tells_what_a_plan_needs(operations: Operations, queue: Queue, inspector: Inspector) -> None:
+    odd = a_delivery(id="not-a-uuid", received=NOW - timedelta(hours=2))
+    for delivery in (odd, a_delivery(evidence=(evidence("x"),))):
+        job = inspector.get(str(put(queue, delivery, "buried")))
+        entry = BuriedKinds().entry(found_in(operations, job), NOW.timestamp())
+        assert (entry.delivery, entry.ref, entry.tube, entry.source) == (delivery.id, job.ref, "glassq", "mirror")
+        assert entry.digest == digest_of(job.body)
+        assert entry.received == delivery.received
+        assert entry.age(NOW) == pytest.approx(delivery.age(NOW))
+        assert entry.failed_at == found_in(operations, job).failed_at
+    damaged = BuriedKinds().entry(found_in(operations, Job("7", "glassq", "buried", b"x", 5.0)), 1_000.0)
+    assert (damaged.delivery, damaged.failed_at, damaged.received.timestamp()) == ("", None, 995.0)
+
+
+def test_what_has_not_changed_costs_no_question(queue: Queue, census: Census, asked: Counted) -> None:
+    bury(queue, "503", "404")
+    assert step(census, asked)["find"] == 1
+    first = census.snapshot()
+    assert not step(census, asked)
+    assert census.snapshot().entries is first.entries
+    assert census.snapshot().looked_at > first.looked_at  # type: ignore[operator]
+
+
+def test_new_ones_are_found_behind_the_newest_known_without_a_walk(
+    queue: Queue, census: Census, asked: Counted, operations: Operations
+) -> None:
+    bury(queue, "503")
+    step(census, asked)
+    later = bury(queue, "404", "404")
+    assert step(census, asked) == {"find": 1, "newest": 1}
+    assert counted(census) == [("404", 2), ("503", 1)]
+    assert [entry.ref for entry in census.snapshot().entries[:2]] == [str(job) for job in reversed(later)]
+
+
+def test_new_ones_that_the_ledger_names_need_no_search(
+    queue: Queue, census: Census, asked: Counted, operations: Operations
+) -> None:
+    bury(queue, "503")
+    step(census, asked)
+    failed = a_delivery(buried="404", evidence=(evidence("404"),))
+    record(operations, failed.id, put(queue, failed, "buried"))
+    assert step(census, asked) == {"get_all": 1}
+    assert counted(census) == [("404", 1), ("503", 1)]
+
+
+def test_those_that_are_gone_are_asked_for_when_the_counts_say_so(queue: Queue, census: Census, asked: Counted) -> None:
+    jobs = bury(queue, "503", "503", "404")
+    step(census, asked)
+    queue.kick(jobs[0])
+    assert step(census, asked) == {"still": 1}
+    assert counted(census) == [("404", 1), ("503", 1)]
+    queue.delete(jobs[2])
+    census.left([str(jobs[2]), "4711"])
+    assert step(census, asked) == {"still": 1}
+    assert counted(census) == [("503", 1)]
+
+
+def test_a_kick_and_a_failure_at_once_are_found_by_a_walk_in_the_end(
+    queue: Queue, census: Census, asked: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # an old job that is buried as it is has neither a later reference nor a line in the ledger
+    old = put(queue, a_delivery(evidence=(evidence("500"),)), "ready")
+    bury(queue, "503")
+    step(census, asked)
+    assert queue.reserve(timeout=0) is not None
+    queue.bury(old)
+    assert step(census, asked)["find"] == 1
+    assert not census.snapshot().complete
+    monkeypatch.setattr(census, "_may_walk", 0.0)
+    step(census, asked)
+    assert counted(census) == [("500", 1), ("503", 1)]
+    assert census.snapshot().complete
+
+
+def test_the_newest_are_kept_and_it_says_that_there_are_more(
+    operations: Operations, queue: Queue, asked: Counted
+) -> None:
+    census = Census(operations, limit=3)
+    jobs = bury(queue, *["503"] * 5)
+    step(census, asked)
+    view = census.snapshot()
+    assert [entry.ref for entry in view.entries] == [str(job) for job in jobs[:1:-1]]
+    assert (view.total, view.complete, view.short) == (
+        5,
+        True,
+        "these are the newest 3 of 5: no more can be kept in memory",
+    )
+    assert not step(census, asked)
+    jobs += bury(queue, "404")
+    step(census, asked)
+    assert [entry.ref for entry in census.snapshot().entries] == [str(job) for job in jobs[:2:-1]]
+    queue.delete(jobs[-1])
+    assert step(census, asked) == {"still": 1}
+    assert counted(census) == [("503", 2)]
+
+
+def test_filters_choose_as_those_of_the_command_do(
+    operations: Operations, inspector: Inspector, queue: Queue, census: Census, asked: Counted
+) -> None:
+    bury(queue, "Backend Error 503", "backend gone")
+    bury(queue, "no such item", source="github")
+    put(queue, a_delivery(received=NOW - timedelta(days=1), evidence=(evidence("Backend Error 503"),)), "buried")
+    step(census, asked)
+    view, now = census.snapshot(), operations.clock()
+    cause = view.groups[0].id
+    for filter_, many in {
+        Filter(source="github"): 1,
+        Filter(tube="glassq"): 4,
+        Filter(cause=cause): view.groups[0].count,
+        Filter(words="503 BACKEND"): 2,
+        Filter(newer=3_600.0): 3,
+        Filter(older=3_600.0): 1,
+        Filter(handler="app:store"): 3,
+        Filter(source="mirror", words="gone"): 1,
+        Filter(source="gone"): 0,
+    }.items():
+        chosen = view.matching(filter_, now)
+        found = listing.buried(operations, inspector, Selection(filter=filter_), Silent())
+        assert [entry.ref for entry in chosen] == [row.job for row in found.rows]
+        assert len(chosen) == many, filter_
+    with pytest.raises(InvalidRequest, match="cannot filter by label"):
+        view.matching(Filter(labels=(("a", "b"),)), now)
+
+
+def test_an_engine_that_does_not_list_them_is_told_as_such(census: Census, inspector: Inspector) -> None:
+    with pytest.raises(Unsupported, match="this engine shows nothing"):
+        census.step(Blind(inspector))  # type: ignore[arg-type]
+
+
+def test_its_thread_outlives_a_queue_that_is_away(
+    operations: Operations, queue: Queue, census: Census, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glassq.operations.census.EVERY", 0.05)
+    bury(queue, "503")
+    real, away = operations.looking, [True]
+
+    def looking() -> object:
+        if away:
+            raise Unsupported("away")
+        return real()
+
+    monkeypatch.setattr(operations, "looking", looking)
+    census.start()
+    try:
+        wait_for(lambda: census.snapshot().trouble == "away", "the trouble")
+        away.clear()
+        wait_for(lambda: census.snapshot().total == 1 and not census.snapshot().trouble, "the count")
+    finally:
+        census.close()
+
+
+def test_an_entry_is_small(operations: Operations) -> None:
+    kinds, bodies = BuriedKinds(), [encode(a_delivery(evidence=(evidence("503"),))) for _ in range(20)]
+    entries = {}
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(4_000):
+            job = Job(str(10**7 + number), "glassq", "buried", bodies[number % 20], 1.0)
+            entries[job.ref] = kinds.entry(found_in(operations, job), 0.0)
+        used = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert used / len(entries) < 300
+
+
+def record(operations: Operations, delivery: str, job: int) -> None:
+    from glassq.ledger import Entry, open_ledger
+
+    ledger = open_ledger(operations.settings.ledger)
+    ledger.record(Entry(delivery, "mirror", NOW, "buried", 1, datetime.now(UTC), 0.1, job=str(job)))
+    ledger.close()
