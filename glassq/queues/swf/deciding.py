@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from glassq.errors import JobNotFound, QueueError
-from glassq.log import fields, logger
 from glassq.queues.swf.names import decision_list
 from glassq.queues.swf.versions import DECIDERS
 
 if TYPE_CHECKING:
     from glassq.queues.swf.client import SwfClient
-
-log = logger("glassq.queue")
 
 # So many threads of a host decide, for each version; each of them about eight times a second.
 THREADS = 8
@@ -49,11 +47,9 @@ class SwfDeciding:
         return True
 
     def _answer(self, token: str, decisions: list[dict[str, Any]]) -> None:
-        try:
+        # it took too long, or the execution was ended: whoever gets it next decides anew
+        with suppress(JobNotFound):
             self._client.settle("respond_decision_task_completed", taskToken=token, decisions=decisions)
-        except JobNotFound:
-            # it took too long, or the execution was ended: who gets it next decides anew
-            log.debug("a decision came too late")
 
 
 class SwfMover:
@@ -86,7 +82,7 @@ class SwfMover:
             except QueueError as error:
                 self._failed = error
                 time.sleep(AGAIN)
-            except Exception:
+            except Exception as error:
                 # a history that nobody of ours wrote must not stop the others
-                log.exception("a history could not be decided %s", fields(version=version))
+                self._failed = QueueError(f"a history cannot be decided: {type(error).__name__}: {error}")
                 time.sleep(AGAIN)

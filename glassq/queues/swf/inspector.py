@@ -88,7 +88,7 @@ class SwfInspector(SingleCalls):
     def explain(self, error: QueueError) -> Fact:
         return explained(error)
 
-    def check(self) -> None:
+    def check(self, *, aside: bool = False) -> None:
         if self._changer.refused is not None:
             raise self._changer.refused
         facts.try_to_put(self._client, self._left)

@@ -12,7 +12,7 @@ from glassq.queues.swf.producer import SwfProducer
 from glassq.queues.swf.receiver import SwfReceiver
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from glassq.errors import QueueError
     from glassq.queues.base import Inspector, Producer, Receiver
@@ -64,6 +64,11 @@ def advice(settings: Settings, error: QueueError) -> str:
     from glassq.queues.swf.troubles import explained
 
     return explained(error).todo
+
+
+def remarks(settings: Settings) -> Iterator[str]:
+    """See `glassq.queues.remarks`."""
+    yield from ()
 
 
 def _client(settings: Settings, url: QueueUrl | None = None) -> SwfClient:
