@@ -9,13 +9,15 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import msgspec
+
 from glassq.errors import GlassqError
 from glassq.queues.base import NewJob
 from glassq.queues.swf.client import SwfClient
 from glassq.queues.swf.deciding import SwfDeciding
 from glassq.queues.swf.inspector import SwfInspector
 from glassq.queues.swf.making import SwfDomain
-from glassq.queues.swf.names import list_of
+from glassq.queues.swf.names import id_of, list_of
 from glassq.queues.swf.place import SwfPlace
 from glassq.queues.swf.producer import SwfProducer
 from glassq.queues.swf.receiver import SwfReceiver
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 DOMAIN = "conformance"
 # How long a poll waits, in seconds: where nothing comes a reserve takes as long.
-POLL = 0.2
+POLL = 0.05
 # And where somebody has to wait until a test has done something.
 LONG_POLL = 30.0
 DECIDERS = 2
@@ -107,6 +109,17 @@ class SwfEngine(Engine):
     def inspector(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Inspector:
         return PatientInspector(self._client(port, timeout), self.wait_decided, lease=lease)
 
+    def job(self, inspector: Inspector, ref: str) -> Job:
+        found = inspector.get(ref)
+        if found.state != "reserved":
+            return found
+        # a heartbeat is no event: only the service knows
+        return msgspec.structs.replace(found, time_left=self._service.lease_left(id_of(ref)))
+
+    def remove(self, inspector: Inspector, job: Job) -> None:
+        # what a cut connection has reserved would stay so until its lease ends
+        self._behind.call("terminate_workflow_execution", workflowId=id_of(job.ref))
+
     def waiting(self, inspector: Inspector, tube: str) -> int:
         key = f"activity {DOMAIN} {list_of(tube)['name']}"
         if not self._service.truth().waiting.get(key):
@@ -162,7 +175,10 @@ class PatientReceiver(SwfReceiver):
 
     def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
         self._decided()
-        return super().reserve(tubes, wait)
+        held = super().reserve(tubes, wait)
+        # what is left running would take what the test puts next
+        wait_for(lambda: not any(map(self._polls.runs, tubes)), "its polls to end")
+        return held
 
 
 class PatientInspector(SwfInspector):
