@@ -21,6 +21,7 @@ RUN = [
     # below the next major version: glassq/http/gunicorn_worker.py says which of its internals we use
     "gunicorn>=27.0,<28",
     "httplib2>=0.22",
+    "jinja2>=3.1",
     "msgspec>=0.19",
     "prometheus-client>=0.22",
     "pyyaml>=6.0",
@@ -57,6 +58,7 @@ TEST = [
 ]
 CHECK = ["mypy>=1.11", "ruff>=0.6", "types-pyyaml>=6.0"]
 
+CONSOLE = ["console/templates/*", "console/static/*"]
 # for an administrator to copy
 CONF = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "conf").iterdir()) if path.is_file()]
 
@@ -71,12 +73,15 @@ setup(
     packages=[*find_packages(include=["glassq", "glassq.*"]), "glassq.conf"],
     # gunicorn.conf.py, for `glassq.settings.installed_file`: pip puts data_files where nobody finds them with --target
     package_dir={"glassq.conf": "conf"},
-    package_data={"glassq": ["py.typed", "glass/*.json", "sources/samples/*.json", "dev/simulator/pictures/*"]},
+    package_data={
+        "glassq": ["py.typed", "glass/*.json", "sources/samples/*.json", "dev/simulator/pictures/*", *CONSOLE],
+    },
     data_files=[("share/glassq", CONF)],
     # and no scripts=: pip gives those a first line that ends at the first space of the environment's path
     entry_points={
         "console_scripts": [
             "glassq = glassq.cli.main:main",
+            "glassq-console = glassq.programs.console:main",
             "glassq-syncer = glassq.programs.syncer:main",
             "glassq-tasks = glassq.programs.tasks:main",
             "glassq-web = glassq.programs.web:main",

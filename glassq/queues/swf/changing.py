@@ -101,8 +101,8 @@ class RunChanger:
         )
 
     def _signal(self, seen: SeenRun, form: SwfForm) -> None:
-        # a second one says the same of a form that is there no more
-        self._client.insist(
+        # a second one says the same of a form that is there no more, or to a run that has gone on as another one
+        self._client.settle(
             "signal_workflow_execution",
             within=self._left(),
             **seen.execution,

@@ -145,6 +145,9 @@ def _completed(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
 
 
 def _failed(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
+    if run.phase is not Phase.RESERVED:
+        # an operator had changed it before its worker took it
+        return run
     reason, details = found.get("reason", ""), found.get("details", "")
     old = with_fields(run.form, state="ready", delay=0.0)
     if details and reason in (RETRY, BURY):
@@ -159,6 +162,8 @@ def _failed(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
 
 def _lost(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
     """An attempt died with its process."""
+    if run.phase is not Phase.RESERVED:
+        return run
     form = with_fields(run.form, state="ready", delay=0.0, losses=run.form.losses + 1)
     return _formed(run, number, form)
 

@@ -72,6 +72,8 @@ class SwfFront(Front[Faults]):
             return sum(
                 self._is_undecided(domain, run) for domain in self._domains.values() for run in domain.open.values()
             )
+        if what == "lease-left":
+            return self._lease_left(json.loads(body))
         if what == "skip":
             self._clock.skip(json.loads(body))
             self.changed.notify_all()
@@ -364,6 +366,13 @@ class SwfFront(Front[Faults]):
             answer["nextPageToken"] = uuid.uuid4().hex
             self._pages[answer["nextPageToken"]] = (head, name, whole[size:])
         return answer
+
+    def _lease_left(self, workflow_id: str) -> float:
+        for domain in self._domains.values():
+            for task in domain.open[workflow_id].activities.values() if workflow_id in domain.open else ():
+                if task.started and (seconds := task.timeout("HEARTBEAT")) is not None:
+                    return task.beaten + seconds - self._clock.now()
+        return 0.0
 
     def _is_undecided(self, domain: Domain, run: Run) -> bool:
         """Whether it waits for a decider, at a list where one has been."""

@@ -63,6 +63,7 @@ SCHEDULED: Step = ("ActivityTaskScheduled", 1.0, {"activityId": "attempt-1"})
 BEGUN: Step = ("ActivityTaskStarted", 2.0, {"scheduledEventId": 3})
 WORKED = (DECIDED, SCHEDULED, BEGUN)
 DELAYED = replace(FORM, state="delayed", delay=90.0)
+LATER = replace(NEXT, state="delayed", delay=100.0)
 BURIED = replace(FORM, state="buried")
 TIMER: Step = ("TimerStarted", 1.0, {"timerId": "due-1"})
 FIRED: Step = ("TimerFired", 91.0, {"timerId": "due-1"})
@@ -141,7 +142,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         ["anew tube:pings: ready, next form, after 0 s"],
     ),
     "delayed by an operator": (
-        after(DECIDED, SCHEDULED, change(1, replace(NEXT, state="delayed", delay=100.0)), ("DecisionTaskStarted", 40, {})),
+        after(DECIDED, SCHEDULED, change(1, LATER), ("DecisionTaskStarted", 40, {})),
         ["anew tube:pings: delayed, next form, after 70 s"],
     ),
     "changed while it was worked": (after(*WORKED, change(1)), []),
