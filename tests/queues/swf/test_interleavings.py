@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import msgspec
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -278,4 +278,6 @@ def as_botocore(events: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 TestInterleavings = Interleavings.TestCase
-TestInterleavings.settings = settings(stateful_step_count=40, deadline=None, max_examples=300)
+TestInterleavings.settings = hypothesis.settings(
+    stateful_step_count=40, deadline=None, max_examples=300, phases=[hypothesis.Phase.generate]
+)
