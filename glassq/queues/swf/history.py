@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 # Why an attempt failed, in the words of `reason`.
 RETRY, BURY, RELEASE, DIED = "retry", "bury", "release", "died"
-# An operator's signal.
-CHANGE = "change"
+# An operator's signals: of a form with a new body or another tube, and of one that is as it was but for its state.
+CHANGE, STATE = "change", "state"
 # How the names of timers begin: one until a delivery is due, and one until its run must be renewed.
 DUE_TIMER, RENEWAL = "due", "renewal"
 
@@ -189,12 +189,14 @@ def _timer_fired(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRu
 
 
 def _signaled(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
-    if found.get("signalName") != CHANGE or not run.is_free:
+    if found.get("signalName") not in (CHANGE, STATE) or not run.is_free:
         return run
     form = read_form(found.get("input", ""), run.tube)
     # it is about a form that the delivery has no more
     if form.seen != run.number:
         return run
+    if found["signalName"] == STATE:
+        form = with_fields(form, text=run.form.text)
     return _formed(run, number, with_fields(form, seen=0), anew=True)
 
 

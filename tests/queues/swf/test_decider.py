@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
@@ -11,6 +11,9 @@ from msgspec.structs import replace
 from glassq.queues.swf.decider import MANY_EVENTS, OLD, decide
 from glassq.queues.swf.forms import SwfForm, read_form, written
 from glassq.queues.swf.history import read_history
+
+if TYPE_CHECKING:
+    from glassq.queues.base import WaitingState
 
 START = datetime(2026, 11, 29, tzinfo=UTC)
 FORM = SwfForm("pings", lease=60, text="body")
@@ -56,6 +59,11 @@ def failed(reason: str, form: SwfForm | None = None, at: float = 10.0) -> Step:
 
 def change(seen: int, form: SwfForm = NEXT, at: float = 10.0) -> Step:
     return ("WorkflowExecutionSignaled", at, {"signalName": "change", "input": written(replace(form, seen=seen))})
+
+
+def as_it_is(seen: int, state: WaitingState, at: float = 10.0) -> Step:
+    form = replace(FORM, seen=seen, state=state, text="")
+    return ("WorkflowExecutionSignaled", at, {"signalName": "state", "input": written(form)})
 
 
 DECIDED: Step = ("DecisionTaskCompleted", 1.0, {})
@@ -136,6 +144,10 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     "kicked": (
         after(DECIDED, RENEWS, change(1), form=BURIED),
         ["anew tube:pings: ready, next form, after 0 s"],
+    ),
+    "kicked as it is": (
+        after(DECIDED, RENEWS, as_it_is(1, "ready"), form=BURIED),
+        ["anew tube:pings: ready, body, after 0 s"],
     ),
     "kicked twice": (
         after(DECIDED, RENEWS, change(1), change(1, replace(NEXT, text="too late")), form=BURIED),
