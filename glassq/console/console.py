@@ -15,15 +15,22 @@ from glassq.console.guard import TWIN
 from glassq.console.keys import open_key, state_directory
 from glassq.console.limits import Tries
 from glassq.console.links import Links
-from glassq.console.render import Frame, Renderer
+from glassq.console.render import Frame, Pause, Renderer
 from glassq.console.sessions import Sessions
 from glassq.operations import Operations
+from glassq.operations.census import Census
+from glassq.operations.doctor import Doctor
 from glassq.operations.hints import adapt
+from glassq.operations.sampler import Sampler
+from glassq.operations.verdict import verdict
+from glassq.operations.words import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from glassq.console.roles import Actor
+    from glassq.operations.sampler import Samples
+    from glassq.operations.verdict import SystemVerdict
     from glassq.settings import Settings
 
 # So many failed logins of one name and peer, and then so long none, in seconds.
@@ -60,12 +67,23 @@ class Console:
         self.assets = Assets()
         self.renderer = Renderer(self.assets, self.base, self.adapt)
         self.operations = Operations(settings, actor=ITSELF, clock=clock)
+        self.census = Census(self.operations)
+        self.sampler = Sampler(self.operations)
+        self.doctor = Doctor(self.operations)
 
     def start(self) -> None:
         """Begins to look at the queue."""
+        for watcher in (self.census, self.sampler, self.doctor):
+            watcher.start()
 
     def close(self) -> None:
         """Ends what was begun, in time for a stop of the service."""
+        for watcher in (self.census, self.sampler, self.doctor):
+            watcher.close()
+
+    def verdict(self) -> SystemVerdict | None:
+        """The most urgent of what is wrong; None before anybody has looked."""
+        return verdict(self.census.snapshot(), self.sampler.view(), self.doctor.view(), self.clock())
 
     def operations_for(self, actor: Actor) -> Operations:
         """What this actor does on the installation."""
@@ -84,6 +102,15 @@ class Console:
         """What stands on the page of this path and query; "" where it is no page of its own."""
         path, _, query = url.partition("?")
         twin = f"{self.base}{path}{TWIN}" + (f"?{query}" if query else "") if path else ""
+        # who has not signed in sees nothing of the queue
+        seen: dict[str, Any] = {}
+        if actor is not None:
+            census = self.census.snapshot()
+            seen = {
+                "verdict": self.verdict(),
+                "buried": census.total if census.looked_at is not None else None,
+                "paused": pauses(self.sampler.view()),
+            }
         return Frame(
             actor=actor,
             instance=self.instance,
@@ -93,6 +120,7 @@ class Console:
             path=path,
             twin=twin,
             now=self.clock(),
+            **seen,
         )
 
     def html(self, template: str, values: Mapping[str, Any], actor: Actor | None, url: str = "", part: str = "") -> str:
@@ -101,3 +129,11 @@ class Console:
 
     def _unix(self) -> float:
         return self.clock().timestamp()
+
+
+def pauses(samples: Samples) -> tuple[Pause, ...]:
+    """What is paused, tube by tube, or all of it at once."""
+    paused = samples.paused
+    if len(paused) > 1 and len(paused) == len(samples.tubes):
+        return (Pause("", until(min(tube.paused_for for tube in paused))),)
+    return tuple(Pause(tube.name, until(tube.paused_for)) for tube in paused)

@@ -37,6 +37,16 @@ NAV = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A tube that is paused ("": all of them): `words` say for how long. `who` and `since` where that is known."""
+
+    tube: str
+    words: str
+    who: str = ""
+    since: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
     """What stands on every page. `actor` is None before anybody has signed in.
@@ -57,7 +67,7 @@ class Frame:
     version: str = ""
     verdict: Any = None
     buried: int | None = None
-    paused: tuple[Any, ...] = ()
+    paused: tuple[Pause, ...] = ()
     nav: tuple[tuple[str, str, str], ...] = NAV
 
     @property
@@ -85,7 +95,8 @@ class Renderer:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        self._env.filters.update(ago=_ago, moment=_moment, clock=_clock, count=_count, span=_span, adapt=adapt)
+        self._env.filters.update(ago=_ago, moment=_moment, clock=_clock, day=_day, precise=_precise)
+        self._env.filters.update(count=_count, span=_span, adapt=adapt)
         self._env.globals.update(static=lambda name: f"{base}{assets.path(name)}", url=lambda path: f"{base}{path}")
 
     def page(self, template: str, frame: Frame, values: Mapping[str, Any], part: str = "") -> str:
@@ -127,6 +138,16 @@ def _moment(value: datetime | None) -> str:
 def _clock(value: datetime | None) -> str:
     """The time of day in UTC."""
     return value.astimezone(UTC).strftime("%H:%M:%S") if value is not None else "-"
+
+
+def _day(value: datetime | None) -> str:
+    """The day in UTC."""
+    return value.astimezone(UTC).strftime("%Y-%m-%d") if value is not None else "-"
+
+
+def _precise(value: datetime | None) -> str:
+    """The time of day in UTC, to the millisecond."""
+    return value.astimezone(UTC).strftime("%H:%M:%S.%f")[:-3] if value is not None else "-"
 
 
 def _count(value: int | None) -> str:

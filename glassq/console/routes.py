@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from glassq.console.console import Console
-from glassq.console.pages import entry, health
+from glassq.console.pages import buried, delivery, entry, health
 from glassq.console.request import Answer, PageRequest
 from glassq.console.roles import Role
 
@@ -32,4 +32,9 @@ ROUTES: tuple[PageRoute, ...] = (
     # whoever has signed in, may sign out: nothing is changed but that
     PageRoute("POST", "/logout", Role.NOBODY, entry.sign_out, "sign out"),
     PageRoute("GET", "/health", Role.VIEWER, health.health, "health"),
+    PageRoute("GET", "/buried", Role.VIEWER, buried.buried, "buried"),
+    PageRoute("GET", "/buried/{id}", Role.VIEWER, buried.group, "group"),
+    PageRoute("GET", "/d/{id}", Role.VIEWER, delivery.delivery, "delivery"),
+    PageRoute("GET", "/d/{id}/body", Role.VIEWER, delivery.body, "body"),
+    PageRoute("GET", "/d/{id}/edit", Role.VIEWER, delivery.edit, "edit"),
 )
