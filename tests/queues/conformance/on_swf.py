@@ -138,7 +138,8 @@ class SwfEngine(Engine):
     @contextmanager
     def refusing(self) -> Iterator[None]:
         """Nothing may be put, and no next form be given."""
-        refused = frozenset({"StartWorkflowExecution", "RespondActivityTaskFailed.details"})
+        names = ("StartWorkflowExecution", "RespondActivityTaskFailed.details")
+        refused = frozenset({*names, "SignalWorkflowExecution.signalName=change"})
         self._service.set(Faults(refuse=refused))
         try:
             yield

@@ -24,6 +24,7 @@ from glassq.queues.swf.names import TYPE, decision_list, list_of, tags_of
 from glassq.queues.swf.versions import NEWEST
 from tests.queues.swf.faults import Faults
 from tests.queues.swf.stage import Stage
+from tests.thorough import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -279,5 +280,5 @@ def as_botocore(events: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 TestInterleavings = Interleavings.TestCase
 TestInterleavings.settings = hypothesis.settings(
-    stateful_step_count=40, deadline=None, max_examples=300, phases=[hypothesis.Phase.generate]
+    stateful_step_count=40, deadline=None, max_examples=examples(50), phases=[hypothesis.Phase.generate]
 )
