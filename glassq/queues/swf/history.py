@@ -132,8 +132,13 @@ def _formed(run: DeliveryRun, number: int, form: SwfForm, *, anew: bool = False)
     return replace(run, phase=Phase.ANEW if anew else _rests(form), form=form, number=number, since=run.now)
 
 
+def _unless_anew(run: DeliveryRun, phase: Phase) -> Phase:
+    """The phase that a decision leads to, unless an operator changed the delivery while it was made."""
+    return run.phase if run.phase is Phase.ANEW else phase
+
+
 def _scheduled(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
-    return replace(run, phase=Phase.READY, attempts=run.attempts + 1, timer="")
+    return replace(run, phase=_unless_anew(run, Phase.READY), attempts=run.attempts + 1, timer="")
 
 
 def _started(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
@@ -176,7 +181,7 @@ def _timer_started(run: DeliveryRun, number: int, found: Attributes) -> Delivery
     timer = found["timerId"]
     if timer.startswith(RENEWAL):
         return replace(run, renews=True)
-    return replace(run, phase=Phase.DELAYED, timer=timer, timers=run.timers + 1)
+    return replace(run, phase=_unless_anew(run, Phase.DELAYED), timer=timer, timers=run.timers + 1)
 
 
 def _timer_fired(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:

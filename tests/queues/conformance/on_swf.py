@@ -59,6 +59,8 @@ class SwfEngine(Engine):
         super().__init__(directory, careless=careless)
         os.environ.update(CREDENTIALS)
         self._service = SwfService(directory, poll=POLL)
+        # whether polls wait for a test
+        self._long = False
         self._clients: dict[tuple[int, float], SwfClient] = {}
         self._stopping = threading.Event()
         self._deciders = [threading.Thread(target=self._decide, daemon=True) for _ in range(DECIDERS)]
@@ -104,7 +106,7 @@ class SwfEngine(Engine):
         return SwfProducer(self._client(port, timeout), lease=lease)
 
     def receiver(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Receiver:
-        return PatientReceiver(self._client(port, timeout), self.wait_decided, lease=lease)
+        return PatientReceiver(self._client(port, timeout), self, lease=lease)
 
     def inspector(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Inspector:
         return PatientInspector(self._client(port, timeout), self.wait_decided, lease=lease)
@@ -126,6 +128,7 @@ class SwfEngine(Engine):
             return 0
         # those that wait go on until the test has seen to them
         self._service.be(Faults(poll=LONG_POLL))
+        self._long = True
         return self._service.truth().waiting.get(key, 0)
 
     def end_lease(self, receiver: Receiver, held: Reservation) -> None:
@@ -135,7 +138,8 @@ class SwfEngine(Engine):
     @contextmanager
     def refusing(self) -> Iterator[None]:
         """Nothing may be put, and no next form be given."""
-        refused = frozenset({"StartWorkflowExecution", "RespondActivityTaskFailed.details"})
+        names = ("StartWorkflowExecution", "RespondActivityTaskFailed.details")
+        refused = frozenset({*names, "SignalWorkflowExecution.signalName=change"})
         self._service.set(Faults(refuse=refused))
         try:
             yield
@@ -150,6 +154,12 @@ class SwfEngine(Engine):
         wanted = [NewJob(uuid4().hex, body, tubes[number % len(tubes)]) for number in range(jobs)]
         SwfProducer(self._behind, lease=LEASE).put(wanted, within=300)
         self.wait_decided()
+
+    def end_polls(self) -> None:
+        """Those that wait for a test do so no longer."""
+        if self._long:
+            self._service.set()
+            self._long = False
 
     def wait_decided(self) -> None:
         """Until deciders have nothing to do."""
@@ -169,13 +179,14 @@ class SwfEngine(Engine):
 
 
 class PatientReceiver(SwfReceiver):
-    def __init__(self, client: SwfClient, decided: Callable[[], None], *, lease: int) -> None:
+    def __init__(self, client: SwfClient, engine: SwfEngine, *, lease: int) -> None:
         super().__init__(client, lease=lease)
-        self._decided = decided
+        self._engine = engine
 
     def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
-        self._decided()
+        self._engine.wait_decided()
         held = super().reserve(tubes, wait)
+        self._engine.end_polls()
         # what is left running would take what the test puts next
         wait_for(lambda: not any(map(self._polls.runs, tubes)), "its polls to end")
         return held

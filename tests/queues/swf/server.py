@@ -96,7 +96,7 @@ class SwfFront(Front[Faults]):
     def carry_out(self, action: str, asked: Asked, environ: Environ, client: socket.socket) -> Answer:
         try:
             check_question(action, asked)
-            if self.faults.refuse & {action, *(f"{action}.{name}" for name in asked)}:
+            if self.faults.refuse and self.faults.refuse & _all_names(action, asked):
                 raise fault("OperationNotPermittedFault", f"User is not authorized to perform: swf:{action}")
             with self.changed:
                 if not self._rates.allow(action, self._clock.now(), self.faults.rates):
@@ -388,6 +388,11 @@ class SwfFront(Front[Faults]):
                 if self._clock.strike():
                     self.changed.notify_all()
                 self.changed.wait(self._clock.until_next(_TICK))
+
+
+def _all_names(action: str, asked: Asked) -> set[str]:
+    """All by which a call may be refused."""
+    return {action, *(f"{action}.{name}" for name in asked), *(f"{action}.{name}={asked[name]}" for name in asked)}
 
 
 def _token(asked: Asked, run: Run, scheduled: int) -> str:

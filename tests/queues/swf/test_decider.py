@@ -171,6 +171,14 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         ["anew tube:pings: ready, next form, after 0 s"],
     ),
     "and did it": (after(DECIDED, SCHEDULED, change(1), BEGUN, ("ActivityTaskCompleted", 9, {})), ["close"]),
+    "changed while a decision was made": (
+        after(change(1), DECIDED, SCHEDULED),
+        ["anew tube:pings: ready, next form, after 0 s"],
+    ),
+    "or one about a delay": (
+        after(change(1), DECIDED, TIMER, form=DELAYED),
+        ["anew tube:pings: ready, next form, after 0 s"],
+    ),
     "a signal of somebody else": (after(DECIDED, SCHEDULED, ("WorkflowExecutionSignaled", 9, {"signalName": "?"})), []),
     "its run is long": (
         after(*LONG, *WORKED, failed("retry", NEXT)),

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import msgspec
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -24,6 +24,7 @@ from glassq.queues.swf.names import TYPE, decision_list, list_of, tags_of
 from glassq.queues.swf.versions import NEWEST
 from tests.queues.swf.faults import Faults
 from tests.queues.swf.stage import Stage
+from tests.thorough import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -278,4 +279,6 @@ def as_botocore(events: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 TestInterleavings = Interleavings.TestCase
-TestInterleavings.settings = settings(stateful_step_count=40, deadline=None, max_examples=300)
+TestInterleavings.settings = hypothesis.settings(
+    stateful_step_count=40, deadline=None, max_examples=examples(50), phases=[hypothesis.Phase.generate]
+)
