@@ -83,6 +83,8 @@ class SwfInspector(SingleCalls):
         )
 
     def facts(self, tubes: Sequence[str], *, job_size: int = 0, thorough: bool = False) -> Iterator[Fact]:
+        if self._changer.refused is not None:
+            yield self.explain(self._changer.refused)
         found = facts.of_domain(self._client, self._left, job_size)
         yield from (fact for fact in found if thorough or fact.ok is False)
 
