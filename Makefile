@@ -39,9 +39,10 @@ $(POSTGRES): $(READY) requirements-postgres.lock requirements-postgres-server.lo
 	@touch $@
 
 # what tests, checks and examples need besides
-$(DEV): $(POSTGRES) requirements-dev.lock requirements-aws.lock
+$(DEV): $(POSTGRES) requirements-dev.lock requirements-aws.lock tools/setup-browser
 	@echo "setup: installing the libraries of tests and checks" >&2
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements-aws.lock -r requirements-dev.lock
+	@tools/setup-browser $(VENV)
 	@touch $@
 
 # pytest compiles the tests in its own way, which takes longer than many of them: once, not in each of its processes

@@ -21,6 +21,7 @@ RUN = [
     # below the next major version: glassq/http/gunicorn_worker.py says which of its internals we use
     "gunicorn>=27.0,<28",
     "httplib2>=0.22",
+    "jinja2>=3.1",
     "msgspec>=0.19",
     "prometheus-client>=0.22",
     "pyyaml>=6.0",
@@ -40,6 +41,10 @@ AWS = ["boto3>=1.44"]
 # examples/glassware is a Flask program
 EXAMPLE = ["flask>=3.0"]
 TEST = [
+    # the console's pages in a browser, whose program is the distribution's (tools/setup-browser), and whether they are
+    # accessible
+    "axe-playwright-python>=0.1.4",
+    "playwright>=1.50",
     "coverage>=7.6",
     "google-cloud-tasks>=2.19",
     "opentelemetry-sdk>=1.25",
@@ -71,12 +76,22 @@ setup(
     packages=[*find_packages(include=["glassq", "glassq.*"]), "glassq.conf"],
     # gunicorn.conf.py, for `glassq.settings.installed_file`: pip puts data_files where nobody finds them with --target
     package_dir={"glassq.conf": "conf"},
-    package_data={"glassq": ["py.typed", "glass/*.json", "sources/samples/*.json", "dev/simulator/pictures/*"]},
+    package_data={
+        "glassq": [
+            "py.typed",
+            "console/static/*",
+            "console/templates/*",
+            "dev/simulator/pictures/*",
+            "glass/*.json",
+            "sources/samples/*.json",
+        ]
+    },
     data_files=[("share/glassq", CONF)],
     # and no scripts=: pip gives those a first line that ends at the first space of the environment's path
     entry_points={
         "console_scripts": [
             "glassq = glassq.cli.main:main",
+            "glassq-console = glassq.programs.console:main",
             "glassq-syncer = glassq.programs.syncer:main",
             "glassq-tasks = glassq.programs.tasks:main",
             "glassq-web = glassq.programs.web:main",

@@ -50,6 +50,14 @@ def found(what: str, step: Callable[[], object], name: str = "") -> Finding:
 
 def arguments(program: str, about: str, check: Callable[[str | None], Iterable[Finding]]) -> argparse.Namespace:
     """Parses a daemon's command line; with --check, prints the findings of `check` and ends the process."""
+    given = parser_of(program, about).parse_args()
+    if given.check:
+        answer(program, check(given.config), as_json=given.json)
+    return given
+
+
+def parser_of(program: str, about: str) -> argparse.ArgumentParser:
+    """The options that every daemon has."""
     parser = argparse.ArgumentParser(prog=program, description=about)
     parser.add_argument("--config", metavar="FILE", help="the settings file")
     parser.add_argument(
@@ -57,10 +65,7 @@ def arguments(program: str, about: str, check: Callable[[str | None], Iterable[F
     )
     parser.add_argument("--json", action="store_true", help="with --check: one line of JSON per finding")
     parser.add_argument("--version", action="version", version=f"glassq {__version__}")
-    given = parser.parse_args()
-    if given.check:
-        answer(program, check(given.config), as_json=given.json)
-    return given
+    return parser
 
 
 def answer(program: str, findings: Iterable[Finding], *, as_json: bool) -> NoReturn:

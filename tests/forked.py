@@ -32,6 +32,7 @@ PATIENCE = 60.0
 #: the module of each program of bin/, and of a pool for tests, with its `main`
 MODULES = {
     "glassq": "glassq.cli.main",
+    "glassq-console": "glassq.programs.console",
     "glassq-web": "glassq.programs.web",
     "glassq-worker": "glassq.programs.worker",
     "glassq-syncer": "glassq.programs.syncer",

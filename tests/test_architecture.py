@@ -75,7 +75,7 @@ EVERYTHING = frozenset(
         "stop_signals",
         "systemd",
     }
-    | {"operations", "cli", "dev", "programs"}
+    | {"operations", "cli", "console", "dev", "programs"}
 )
 # A room is what stands directly under glassq/, and what is named in INNER. What is not named here, a room must not
 # import; a new room needs a line.
@@ -191,9 +191,11 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         | {"ledger", "lifecycle", "policy", "queues", "worker"}
     ),
     "dev": EVERYTHING - {"cli", "operations", "programs"},
-    "operations": EVERYTHING - {"cli", "dev", "programs"},
+    "operations": EVERYTHING - {"cli", "console", "dev", "programs"},
     # operations mask what faces show
-    "cli": EVERYTHING - {"programs", "mask"},
+    "cli": EVERYTHING - {"console", "programs", "mask"},
+    "console": frozenset({"errors", "host", "http", "in_effect", "log", "operations", "settings", "startcheck"})
+    | {"values"},
     "programs": EVERYTHING - {"cli", "dev", "operations"},
     # glassq/__init__.py: what the author of a handler imports
     "": frozenset({"errors", "headers", "delivery", "push"}),
@@ -223,8 +225,8 @@ LEAVES = {
 # Who may import a library, by the start of the module's path.
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "greenstalk": ("queues/beanstalk/",),
-    "falcon": ("intake/", "push/http/"),
-    "gunicorn": ("http/", "intake/", "push/http/"),
+    "falcon": ("console/", "intake/", "push/http/"),
+    "gunicorn": ("console/server.py", "http/", "intake/", "push/http/"),
     "google": ("glass/", "bodies/gcs.py"),
     "boto3": ("bodies/s3.py",),
     "botocore": ("bodies/s3.py", "queues/aws/"),
@@ -240,7 +242,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "urllib3": ("push/", "https_get.py"),
     "yaml": ("push/", "schedules/"),
     "prometheus_client": ("metrics/",),
-    "jinja2": (),
+    "jinja2": ("console/render.py",),
 }
 # Operations know no terminal: whoever calls them asks, prints and handles signals.
 FACELESS = "operations/"
@@ -255,7 +257,7 @@ _ENGINE_WORDS = frozenset(
 )
 # push/taskqueue.py and testing.py are called by programs that are not glassq's: for them they are the root.
 READS_ENVIRONMENT = (
-    *("intake/wsgi.py", "push/http/server.py", "cli/", "dev/", "programs/"),
+    *("console/server.py", "intake/wsgi.py", "push/http/server.py", "cli/", "dev/", "programs/"),
     *("push/taskqueue.py", "testing.py"),
 )
 _READS = frozenset({"environ", "environb", "getenv"})
@@ -495,7 +497,9 @@ def test_neither_daemon_loads_the_rooms_of_the_other(program: str, stranger: str
     assert stranger not in rooms
 
 
-@pytest.mark.parametrize("name", ["glassq", "glassq-syncer", "glassq-tasks", "glassq-web", "glassq-worker"])
+@pytest.mark.parametrize(
+    "name", ["glassq", *(f"glassq-{name}" for name in ("console", "syncer", "tasks", "web", "worker"))]
+)
 def test_a_script_of_bin_runs_what_the_installed_command_runs(name: str) -> None:
     (command,) = re.findall(rf'"{name} = (.+):main"', (ROOT / "setup.py").read_text())
     tree = ast.parse((ROOT / "bin" / name).read_text())
@@ -531,6 +535,10 @@ BREACHES = [
     ("sources/mirror.py", "import falcon", "imports falcon"),
     ("http/problem.py", "import falcon", "imports falcon"),
     ("push/client.py", "import falcon", "imports falcon"),
+    ("console/app.py", "from glassq.cli.app import App", "imports glassq.cli"),
+    ("console/app.py", "from glassq.worker import pool", "imports glassq.worker"),
+    ("console/app.py", "import jinja2", "imports jinja2"),
+    ("operations/kick.py", "from glassq.console.roles import Actor", "imports glassq.console"),
     ("push/client.py", "from glassq.push.http import app", "imports glassq.push.http"),
     ("push/http/app.py", "from glassq.intake import app", "imports glassq.intake"),
     ("http/gunicorn_worker.py", "from glassq.intake import app", "imports glassq.intake"),

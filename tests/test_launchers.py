@@ -35,7 +35,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.parametrize("name", ["glassq", "glassq-tasks", "glassq-web", "glassq-worker"])
+@pytest.mark.parametrize("name", ["glassq", "glassq-console", "glassq-tasks", "glassq-web", "glassq-worker"])
 def test_a_command_starts_by_its_path_by_a_link_and_by_its_name(clone: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to(clone / ".venv" / "bin" / name)
     elsewhere = {**os.environ, "PATH": f"{clone}/.venv/bin:{os.environ['PATH']}"}

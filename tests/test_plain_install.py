@@ -65,6 +65,7 @@ def test_its_commands_are_such_as_start_from_a_path_with_a_space(installed: Path
     commands = (metadata / "entry_points.txt").read_text()
     assert sorted(line.split(" = ")[0] for line in commands.splitlines() if " = " in line) == [
         "glassq",
+        "glassq-console",
         "glassq-syncer",
         "glassq-tasks",
         "glassq-web",

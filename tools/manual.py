@@ -60,6 +60,20 @@ DAEMONS = {
             ],
         },
     ),
+    "glassq-console": (
+        "the web console for operators",
+        {
+            "Signals": [
+                ("TERM", "Stop: bulk runs end between two jobs, and what they did is recorded."),
+                ("HUP", "Reload the settings; bulk runs end as at a stop."),
+            ],
+            "Exit status": [
+                ("0", "It was told to stop."),
+                ("75", "The address is in use."),
+                ("78", "The settings cannot be used."),
+            ],
+        },
+    ),
     "glassq-syncer": (
         "syncs the queue's files for everybody at once, and proves it",
         {
@@ -269,7 +283,7 @@ def _settings() -> Page:
             remarks.append(line)
             continue
         remarks = []
-    return _see(page, "glassq(1)", "glassq-web(8)", "glassq-syncer(8)", "glassq-tasks(8)", "glassq-worker(8)")
+    return _see(page, "glassq(1)", *(f"{name}(8)" for name in DAEMONS))
 
 
 def _uncommented(lines: Iterable[str]) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from glassq.cli.output import console, line, print_json
+from glassq.operations.checks.base import document
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,7 +35,7 @@ def tell(app: App, checks: Iterable[Check], shown: Spinner, as_json: bool) -> in
         shown.stop()
     wrong = [check for check in seen if check.ok is False]
     if as_json:
-        print_json({"ok": not wrong, "checks": [_document(app, check) for check in seen]})
+        print_json(document(seen, app.adapt))
     else:
         out.print({0: "nothing is wrong", 1: "one thing is wrong"}.get(len(wrong), f"{len(wrong)} things are wrong"))
     return max((check.code for check in wrong), default=0)
@@ -44,8 +44,3 @@ def tell(app: App, checks: Iterable[Check], shown: Spinner, as_json: bool) -> in
 def _print(app: App, out: Console, check: Check) -> None:
     mark, style = _MARKS[check.ok]
     out.print(f"{mark:<5}  {check.name:<{_NAME}}  {line(app.adapt(str(check)))}", style=style or None)
-
-
-def _document(app: App, check: Check) -> dict[str, object]:
-    fields = {name: value for name, value in asdict(check).items() if name != "code"}
-    return {**fields, "said": app.adapt(check.said), "todo": app.adapt(check.todo)}

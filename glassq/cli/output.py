@@ -6,10 +6,8 @@ characters written out, so that none can move a cursor, change a title or hide a
 
 from __future__ import annotations
 
-import json
 import re
 import sys
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +18,7 @@ from rich.table import Table
 
 from glassq.errors import InvalidRequest
 from glassq.log import escape
-from glassq.operations.words import moment
+from glassq.operations.document import to_json, to_json_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -106,13 +104,12 @@ def print_hints(out: Console, hints: Iterable[str]) -> None:
 
 def print_json(document: object) -> None:
     """The one JSON document of a command. Times become RFC 3339."""
-    # ASCII only: no control character and no lone surrogate can reach a terminal
-    click.echo(json.dumps(document, indent=2, default=_plain))
+    click.echo(to_json(document))
 
 
 def print_json_line(document: object) -> None:
     """One of many documents, each a line of its own, that is out at once."""
-    click.echo(json.dumps(document, default=_plain))
+    click.echo(to_json_line(document))
 
 
 def line(text: str) -> str:
@@ -130,9 +127,3 @@ def confirm(question: str, *, needed: bool) -> None:
         )
     if not click.confirm(question, err=True):
         raise click.ClickException("nothing was done")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return moment(value)
-    raise TypeError(f"cannot be JSON: {type(value).__name__}")

@@ -184,8 +184,8 @@ class Environ:
     def of(self, request: Parsed, conn: Connection) -> dict[str, Any]:
         """The environ of one request.
 
-        The app finds in it `glassq.arrived`, when the request had arrived (time.monotonic()), and `glassq.listener`,
-        where (getsockname).
+        The app finds in it `glassq.arrived`, when the request had arrived (time.monotonic()), `glassq.listener`,
+        where (getsockname), and `glassq.socket`, the connection.
         """
         host, port = conn.server[:2] if isinstance(conn.server, tuple) else ("", "")
         sender, sender_port = conn.client[:2] if isinstance(conn.client, tuple) else (conn.client or "", "")
@@ -203,5 +203,6 @@ class Environ:
             "wsgi.input": io.BytesIO(request.body),
             "glassq.arrived": conn.arrived,
             "glassq.listener": conn.server,
+            "glassq.socket": conn.sock,
             **request.headers,
         }

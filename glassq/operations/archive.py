@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from glassq.bodies import check
-from glassq.database.plain import file_of
 from glassq.errors import BodyDamaged, BodyError, BodyLost, Conflict, GlassqError, InvalidRequest, JobNotFound
 from glassq.files import sync_directory
 from glassq.ledger import Entry
@@ -33,6 +32,7 @@ from glassq.operations.bulk import (
     step_by_step,
 )
 from glassq.operations.pace import packets_of
+from glassq.operations.places import beside_ledger
 from glassq.operations.result import Did, Report, not_done
 from glassq.operations.words import deliveries, moment
 
@@ -63,12 +63,12 @@ class ArchiveReport(Report):
 
 def default_directory(operations: Operations) -> Path:
     """Where files are made unless a directory is named. Raises InvalidRequest where the ledger is no file."""
-    ledger = file_of(operations.settings.ledger.url)
-    if ledger is None:
+    directory = beside_ledger(operations.settings, DIRECTORY)
+    if directory is None:
         raise InvalidRequest(
             "--to: expected a directory for the file, such as /var/lib/glassq, as the ledger is none to put it beside"
         )
-    return ledger.absolute().parent / DIRECTORY
+    return directory
 
 
 def plan(operations: Operations, queue: Inspector, selection: Selection, progress: Progress) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from glassq import mistakes
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
 # The tube of a push queue is [queue] tube, ".push." and the queue's name (up to 100 characters): at most 200 in all.
 MAX_BASE = 94
 MAX_WEIGHT = 1_000
+# Where the console may listen on TCP: whoever else reaches it comes by a tunnel or a proxy.
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 
 
 def check_together(settings: Settings, text: str) -> Iterator[tuple[str, str]]:
     """Checks rules about several keys. Yields the key of each mistake, and the message."""
     rules = [*_worker_rules(settings), *_queue_rules(settings), *_intake_rules(settings), *_metrics_rules(settings)]
-    rules += _tasks_rules(settings)
+    rules += [*_tasks_rules(settings), *_console_rules(settings)]
     for name, source in settings.sources.items():
         rules += _source_rules(name, source)
     rules += [*route_rules(settings), *schedule_rules(settings)]
@@ -103,6 +107,22 @@ def _tasks_rules(settings: Settings) -> list[Rule]:
         (not open_to_all, "tasks.bind", tasks.bind, expected),
         (tasks.bind not in others, "tasks.bind", tasks.bind, "another address than intake and metrics have"),
         (alone, "metrics.tasks", metrics.tasks, "another address than anything else has"),
+    ]
+
+
+def _console_rules(settings: Settings) -> list[Rule]:
+    console = settings.console
+    place = console.bind.place
+    inside = not isinstance(place, tuple) or place[0] in LOOPBACK
+    alone = console.bind not in {settings.intake.bind, settings.tasks.bind}
+    tunnel = "ssh -L 8099:/run/glassq-console.sock HOST, and http://localhost:8099/, reach it from elsewhere"
+    both = bool(console.proxy_user) == bool(console.proxy_header)
+    header = not console.proxy_header or bool(_HEADER.fullmatch(console.proxy_header))
+    return [
+        (inside, "console.bind", console.bind, f"a unix socket, or 127.0.0.1 or [::1] with a port: {tunnel}"),
+        (alone, "console.bind", console.bind, "another address than intake and tasks have"),
+        (both, "console.proxy_user", console.proxy_user, "both proxy_user and proxy_header, or neither"),
+        (header, "console.proxy_header", console.proxy_header, "the name of a header, such as X-Forwarded-User"),
     ]
 
 

@@ -216,6 +216,20 @@ class TasksSettings(Section, frozen=True):
     workers: AtLeastOne = 1
 
 
+class ConsoleSettings(Section, frozen=True):
+    """[console]"""
+
+    bind: Bind = Bind("unix:/run/glassq-console.sock")
+    url: HttpUrl | None = None
+    viewers: tuple[str, ...] = ("glassq-console",)
+    operators: tuple[str, ...] = ("glassq-operators",)
+    proxy_user: str = ""
+    proxy_header: str = ""
+    proxy_viewers: tuple[str, ...] = ()
+    proxy_operators: tuple[str, ...] = ()
+    state: str = ""
+
+
 class GlassSettings(Section, frozen=True):
     """[glass]"""
 

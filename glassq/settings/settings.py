@@ -15,6 +15,7 @@ from glassq.mistakes import place
 from glassq.settings.route import Route, named
 from glassq.settings.sections import (
     BodiesSettings,
+    ConsoleSettings,
     GlassSettings,
     IntakeSettings,
     LedgerSettings,
@@ -70,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     schedule: tuple[ScheduleSettings, ...] = ()
     push: PushSettings | None = None
     tasks: TasksSettings = TasksSettings()
+    console: ConsoleSettings = ConsoleSettings()
     glass: GlassSettings = GlassSettings()
     storage: StorageSettings = StorageSettings()
     ledger: LedgerSettings = LedgerSettings()

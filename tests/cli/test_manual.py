@@ -78,12 +78,11 @@ def test_the_overview_names_every_command_exit_status_and_page(manual: Path) -> 
     for status in ("69 the queue cannot be reached", "78 the configuration is wrong"):
         assert status in page
     others = {path.name for path in manual.iterdir()} - {"glassq.1"}
-    assert others == {"glassq-web.8", "glassq-syncer.8", "glassq-tasks.8", "glassq-worker.8", "glassq.toml.5"} | {
-        f"glassq-{each}.1" for each in COMMANDS
-    }
+    daemons = {f"glassq-{name}.8" for name in ("console", "syncer", "tasks", "web", "worker")}
+    assert others == daemons | {"glassq.toml.5"} | {f"glassq-{each}.1" for each in COMMANDS}
 
 
-@pytest.mark.parametrize("name", ["glassq-tasks", "glassq-web", "glassq-worker"])
+@pytest.mark.parametrize("name", ["glassq-console", "glassq-tasks", "glassq-web", "glassq-worker"])
 def test_the_page_of_a_daemon_has_its_options_and_signals(manual: Path, name: str) -> None:
     page = read(manual, f"{name}.8")
     for says in (f"{name} [-h] [--config FILE]", "--config FILE the settings file", "TERM", "HUP", "78 The settings"):

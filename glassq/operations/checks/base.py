@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +26,11 @@ class Check:
 
     def __str__(self) -> str:
         return f"{self.said}: {self.todo}" if self.todo else self.said
+
+
+def document(checks: Sequence[Check], adapt: Callable[[str], str]) -> dict[str, Any]:
+    """What checks came to, for JSON; `adapt` makes of a command of ours what is typed."""
+    rows = [{**asdict(check), "said": adapt(check.said), "todo": adapt(check.todo)} for check in checks]
+    for row in rows:
+        del row["code"]
+    return {"ok": all(check.ok is not False for check in checks), "checks": rows}

@@ -1,0 +1,299 @@
+"""The WSGI app: which page a path has, who may ask for it, and what is answered to what goes wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote
+
+import falcon
+
+from glassq.console.guard import JSON, SAFE, Guard
+from glassq.console.request import FormFields, Page, PageRequest, Redirect
+from glassq.console.roles import Actor, Role
+from glassq.console.routes import LOGIN, ROUTES
+from glassq.console.troubles import Problem, Refused, refused, trouble_of
+from glassq.errors import GlassqError
+from glassq.http.liveness import LivenessResource
+from glassq.http.log_limiter import LogLimiter
+from glassq.http.problem import PROBLEM_JSON, problem
+from glassq.log import fields, logger
+from glassq.operations.document import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from glassq.console.console import Console
+    from glassq.console.request import Answer
+    from glassq.console.routes import PageRoute
+
+log = logger("glassq.console")
+
+# FormFields of a query or a form.
+_MOST_FIELDS = 1_000
+# The header with which a page asks for its own live parts.
+LIVE = "HTTP_GLASSQ_LIVE"
+_FOR_EVER = "public, max-age=31536000, immutable"
+
+
+def create_app(console: Console, routes: Iterable[PageRoute] = ROUTES) -> falcon.App[Any, Any]:
+    """The app of this console."""
+    guard = Guard(console.url, console.doors, console.sessions)
+    app: falcon.App[Any, Any] = falcon.App(middleware=[guard])
+    answers = _ErrorAnswers(console)
+    app.add_error_handler(Exception, answers.bug)
+    app.add_error_handler(falcon.HTTPError, answers.http)
+    app.add_error_handler(GlassqError, answers.operation)
+    app.add_error_handler(Refused, answers.refused)
+    paths: dict[str, list[PageRoute]] = defaultdict(list)
+    for route in routes:
+        paths[route.path].append(route)
+    for path, found in paths.items():
+        app.add_route(path, PageResource(console, found))
+    app.add_route("/static/{name}", StaticResource(console))
+    app.add_route("/favicon.ico", IconResource(console))
+    for path in ("/healthz", "/readyz"):
+        app.add_route(path, LivenessResource())
+    return app
+
+
+class PageResource:
+    """The pages of one path: one for each method."""
+
+    def __init__(self, console: Console, routes: Iterable[PageRoute]) -> None:
+        self._console = console
+        for route in routes:
+            # falcon looks for them by these names
+            setattr(self, f"on_{route.method.lower()}", self._responder(route))
+
+    def _responder(self, route: PageRoute) -> Callable[..., None]:
+        def respond(req: falcon.Request, resp: falcon.Response, **path: str) -> None:
+            _never_twin_a_post(req)
+            actor = _admitted(self._console, route, req)
+            if actor is None:
+                _ask_who(self._console, req, resp)
+                return
+            request = PageRequest(
+                params=_pairs(req.query_string),
+                path=path,
+                form=_form(req),
+                actor=actor,
+                now=self._console.clock(),
+                url=_url(req),
+                visitor=req.context.visitor,
+            )
+            _write(self._console, route.page(self._console, request), request, req, resp)
+
+        return respond
+
+
+def _never_twin_a_post(req: falcon.Request) -> None:
+    if req.context.twin and req.method not in SAFE:
+        raise falcon.HTTPNotFound
+
+
+def _admitted(console: Console, route: PageRoute, req: falcon.Request) -> Actor | None:
+    """Who asks, if that one has the route's role; None where it is not known yet. Raises Refused.
+
+    The one place where roles are checked.
+    """
+    actor = _actor(console, req)
+    if route.role is Role.NOBODY:
+        return actor or req.context.visitor or Actor("", Role.NOBODY, "loopback")
+    if actor is None:
+        return None
+    if actor.role < route.role:
+        words = f"{actor.name} is {actor.role.words} here, and this needs {route.role.words}"
+        raise refused(403, words, _groups_todo(console, actor, route.role))
+    return actor
+
+
+def _actor(console: Console, req: falcon.Request) -> Actor | None:
+    """Whose session the request is of; None where it has none that counts at this door."""
+    session = getattr(req.context, "session", None)
+    return console.doors.admitted(session, req.context.visitor) if session else None
+
+
+def _groups_todo(console: Console, actor: Actor, role: Role) -> str:
+    settings = console.settings.console
+    if actor.door == "proxy":
+        return f"[console] proxy_{role.words}s names who is"
+    groups = settings.operators if role is Role.OPERATOR else (*settings.viewers, *settings.operators)
+    return (
+        f"root adds them: adduser {actor.name} {groups[0]}" if groups else f"no group of [console] makes a {role.words}"
+    )
+
+
+def _ask_who(console: Console, req: falcon.Request, resp: falcon.Response) -> None:
+    """Somebody without a session: a person is led to the login, a program is told."""
+    todo = "sign in at /login"
+    if req.context.twin or req.method not in SAFE:
+        raise refused(401, "you have not signed in, or your session is over", todo)
+    if req.env.get("HTTP_SEC_FETCH_SITE") == "cross-site":
+        # The browser keeps our cookie from a link on another site. It comes with the page's own reload.
+        _html(resp, console.html("again.html", {"title": "glassq", "to": console.base + _url(req)}, None))
+        return
+    resp.status = 303
+    resp.location = f"{console.base}{LOGIN}?next={quote(_url(req), safe='')}"
+
+
+def _write(console: Console, answer: Answer, request: PageRequest, req: falcon.Request, resp: falcon.Response) -> None:
+    session, live = req.context.session, LIVE in req.env
+    # a page that refreshes itself is no sign of life
+    renewed = console.sessions.renewed(session) if session is not None and not live else ""
+    if isinstance(answer, Redirect):
+        resp.status = 303
+        resp.location = console.base + answer.to
+        renewed = answer.cookie or renewed
+    elif isinstance(answer, Page):
+        resp.status = answer.status
+        if req.context.twin:
+            resp.content_type, resp.text = JSON, to_json(answer.document) + "\n"
+        else:
+            _html(resp, _page(console, answer, request, _actor(console, req)), req)
+    else:
+        resp.content_type, resp.text = answer.content_type, answer.text
+        if answer.file:
+            resp.downloadable_as = answer.file
+    if renewed:
+        resp.append_header("Set-Cookie", renewed)
+
+
+def _page(console: Console, answer: Page, request: PageRequest, actor: Actor | None) -> str:
+    values = {"title": answer.title, "document": answer.document, "request": request, **answer.values}
+    part = request.params.get("part", "")
+    try:
+        return console.html(answer.template, values, actor, request.url, part)
+    except KeyError:
+        if part:
+            raise falcon.HTTPNotFound from None
+        raise
+
+
+def _html(resp: falcon.Response, text: str, req: falcon.Request | None = None) -> None:
+    """The page; a live part of it that the browser has already is not sent again."""
+    data = text.encode("utf-8", "backslashreplace")
+    resp.content_type = falcon.MEDIA_HTML
+    tag = hashlib.blake2b(data, digest_size=12).hexdigest()
+    resp.etag = tag
+    if req is not None and req.env.get("HTTP_IF_NONE_MATCH", "").strip('W/"') == tag:
+        resp.status = 304
+    else:
+        resp.data = data
+
+
+def _url(req: falcon.Request) -> str:
+    """Path and query of a request, without what a proxy's path begins with, and without the ending of a twin."""
+    path = quote(req.path, safe="/:@!$&'()*+,;=-._~")
+    return f"{path}?{req.query_string}" if req.query_string else path
+
+
+def _pairs(text: str) -> FormFields:
+    """Raises Refused."""
+    try:
+        return FormFields(parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS))
+    except ValueError:
+        raise refused(400, f"more than {_MOST_FIELDS} fields") from None
+
+
+def _form(req: falcon.Request) -> FormFields:
+    """The fields of a POST. Raises Refused."""
+    if req.method in SAFE or not req.content_length:
+        return FormFields()
+    data = req.bounded_stream.read()
+    if (req.content_type or "").partition(";")[0].strip().lower() != JSON:
+        return _pairs(data.decode("utf-8", "replace"))
+    try:
+        document = json.loads(data)
+        given = {str(name): each if isinstance(each, list) else [each] for name, each in document.items()}
+    except (ValueError, AttributeError, RecursionError):
+        raise refused(400, "expected a JSON object whose values are texts, or lists of texts") from None
+    pairs = [(name, each) for name, values in given.items() for each in values]
+    if len(pairs) > _MOST_FIELDS or not all(isinstance(each, str) for _, each in pairs):
+        raise refused(400, f"expected at most {_MOST_FIELDS} texts")
+    return FormFields(pairs)
+
+
+class StaticResource:
+    """GET /static/NAME.HASH.EXT"""
+
+    def __init__(self, console: Console) -> None:
+        self._assets = console.assets
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        """The file; its name changes with its content."""
+        asset = self._assets.get(name)
+        if asset is None:
+            raise falcon.HTTPNotFound
+        resp.content_type = asset.content_type
+        resp.set_header("Cache-Control", _FOR_EVER)
+        resp.set_header("Vary", "Accept-Encoding")
+        resp.data = asset.data
+        if "gzip" in req.env.get("HTTP_ACCEPT_ENCODING", ""):
+            resp.data = asset.zipped
+            resp.set_header("Content-Encoding", "gzip")
+
+
+class IconResource:
+    """GET /favicon.ico: browsers ask for it, whatever a page says."""
+
+    def __init__(self, console: Console) -> None:
+        self._icon = console.assets.named("icon.svg")
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The icon of a console where nothing is wrong."""
+        resp.content_type = self._icon.content_type
+        resp.data = self._icon.data
+
+
+class _ErrorAnswers:
+    """Answers errors: with a page for people, by RFC 9457 for machines."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._limiter = LogLimiter()
+
+    def refused(self, req: falcon.Request, resp: falcon.Response, error: Refused, _params: object) -> None:
+        """Who is not let in, or asks for what cannot be."""
+        if error.trouble.status != 404 and (left_out := self._limiter.admit()) is not None:
+            visitor = getattr(req.context, "visitor", None)
+            who = visitor.name if visitor else req.remote_addr
+            told = {"status": error.trouble.status, "why": error.trouble.words, "path": req.path}
+            log.warning("refused %s", fields(who=who, method=req.method, **told, **left_out))
+        self._answer(req, resp, error.trouble)
+
+    def operation(self, req: falcon.Request, resp: falcon.Response, error: GlassqError, _params: object) -> None:
+        """What was asked for cannot be done, or the queue cannot be asked."""
+        self._answer(req, resp, trouble_of(error))
+
+    def http(self, req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _params: object) -> None:
+        """Falcon's own errors (404, 405 ...), without their details: some quote the request."""
+        if error.headers:
+            resp.set_headers(error.headers)
+        words = {404: "there is no such page", 405: "this page cannot be asked that way"}
+        self._answer(req, resp, Problem(error.status_code, words.get(error.status_code, "this cannot be answered")))
+
+    def bug(self, req: falcon.Request, resp: falcon.Response, error: Exception, _params: object) -> None:
+        """A bug of ours."""
+        log.error("bug in glassq-console", exc_info=error)
+        self._answer(req, resp, Problem(500, "this is a bug of ours", "the log of glassq-console has it"))
+
+    def _answer(self, req: falcon.Request, resp: falcon.Response, trouble: Problem) -> None:
+        console = self._console
+        resp.status = trouble.status
+        if trouble.retry_after:
+            resp.set_header("Retry-After", str(trouble.retry_after))
+        words, todo = console.adapt(trouble.words), console.adapt(trouble.todo)
+        if _wants_json(req):
+            resp.content_type = PROBLEM_JSON
+            resp.data = problem(trouble.status, trouble.title, f"{words}: {todo}" if todo else words)
+            return
+        values = {"title": trouble.title, "status": trouble.status, "words": words, "todo": todo}
+        _html(resp, console.html("error.html", values, _actor(console, req)))
+
+
+def _wants_json(req: falcon.Request) -> bool:
+    accepted = req.env.get("HTTP_ACCEPT", "")
+    return getattr(req.context, "twin", False) or ("html" not in accepted and "json" in accepted)

@@ -1,0 +1,103 @@
+"""What one process of the console has: one object of each kind, put together."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from glassq import __version__, host
+from glassq.console.assets import Assets
+from glassq.console.doors import Doors
+from glassq.console.guard import TWIN
+from glassq.console.keys import open_key, state_directory
+from glassq.console.limits import Tries
+from glassq.console.links import Links
+from glassq.console.render import Frame, Renderer
+from glassq.console.sessions import Sessions
+from glassq.operations import Operations
+from glassq.operations.hints import adapt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from glassq.console.roles import Actor
+    from glassq.settings import Settings
+
+# So many failed logins of one name and peer, and then so long none, in seconds.
+LOGINS, LOGIN_PAUSE = 5, 30.0
+# The actor of what the console does by itself.
+ITSELF = "glassq-console"
+
+
+class Console:
+    """One per process. `start` begins its threads, `close` ends them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        config: str | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`config` is the settings file as --config names it, for commands that can be copied.
+
+        Raises SettingsError where the key cannot be used.
+        """
+        self.settings = settings
+        self.clock = clock
+        self._config = config
+        directory = state_directory(settings)
+        key = open_key(directory)
+        self.instance = key.instance
+        self.url = str(settings.console.url or "")
+        self.base = urlsplit(self.url).path.rstrip("/")
+        self.doors = Doors(settings.console)
+        self.sessions = Sessions(key, directory, self._unix)
+        self.links = Links(key, self._unix)
+        self.tries = Tries(LOGINS, LOGIN_PAUSE, time.monotonic)
+        self.assets = Assets()
+        self.renderer = Renderer(self.assets, self.base, self.adapt)
+        self.operations = Operations(settings, actor=ITSELF, clock=clock)
+
+    def start(self) -> None:
+        """Begins to look at the queue."""
+
+    def close(self) -> None:
+        """Ends what was begun, in time for a stop of the service."""
+
+    def operations_for(self, actor: Actor) -> Operations:
+        """What this actor does on the installation."""
+        return Operations(self.settings, actor=actor.name, clock=self.clock)
+
+    def command(self, words: str) -> str:
+        """`glassq WORDS` as it is typed for these settings."""
+        config = f" --config {shlex.quote(self._config)}" if self._config else ""
+        return f"`glassq{config} {words}`"
+
+    def adapt(self, text: str) -> str:
+        """The text with each command of ours in it as it is typed for these settings."""
+        return adapt(text, self.command)
+
+    def frame(self, actor: Actor | None, url: str) -> Frame:
+        """What stands on the page of this path and query; "" where it is no page of its own."""
+        path, _, query = url.partition("?")
+        twin = f"{self.base}{path}{TWIN}" + (f"?{query}" if query else "") if path else ""
+        return Frame(
+            actor=actor,
+            instance=self.instance,
+            host=host.name(),
+            version=__version__,
+            base=self.base,
+            path=path,
+            twin=twin,
+            now=self.clock(),
+        )
+
+    def html(self, template: str, values: Mapping[str, Any], actor: Actor | None, url: str = "", part: str = "") -> str:
+        """A page, or the part of it that has this name. Raises KeyError where it has no such part."""
+        return self.renderer.page(template, self.frame(actor, url), values, part)
+
+    def _unix(self) -> float:
+        return self.clock().timestamp()

@@ -1,0 +1,145 @@
+"""What every request must be, whatever its path and whoever asks; and the headers of every answer.
+
+| a request                                       | answer                                                             |
+|-------------------------------------------------|--------------------------------------------------------------------|
+| is malformed                                    | 400, 411                                                           |
+| is for another host (DNS rebinding)             | 421                                                                |
+| changes something, and is not of our own pages  | 403: Sec-Fetch-Site must be same-origin; without it, Origin ours   |
+| is larger than MAX_BODY                         | 413                                                                |
+| has a body that is neither a form nor JSON      | 415: what other sites can send without asking is not read          |
+| is one too many of its session                  | 429                                                                |
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from glassq.console.limits import RequestRate
+from glassq.console.troubles import refused
+from glassq.http.strict import malformed
+
+if TYPE_CHECKING:
+    import falcon
+
+    from glassq.console.doors import Doors
+    from glassq.console.sessions import Sessions
+
+# In bytes.
+MAX_BODY = 64 << 10
+# Requests a second of one session, and how many may come at once: a page with all that belongs to it.
+PER_SECOND, AT_ONCE = 20.0, 40.0
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+# The ending of a page's twin.
+TWIN = ".json"
+# Who asks for these is not asked who it is, nor how often: they say nothing of the queue.
+OPEN = ("/static/", "/favicon.ico", "/healthz", "/readyz")
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Cache-Control": "no-store",
+}
+
+
+class Guard:
+    """Falcon's middleware. What comes after it finds in `req.context`: twin, visitor, session."""
+
+    def __init__(self, url: str, doors: Doors, sessions: Sessions) -> None:
+        """`url` is [console] url, "" where nothing stands before us."""
+        public = urlsplit(url)
+        self._origin = f"{public.scheme}://{public.netloc}".lower() if url else ""
+        self._hosts = frozenset({*_LOCAL, *([_host(public.netloc)] if url else ())})
+        self._prefix = public.path.rstrip("/")
+        self._doors = doors
+        self._sessions = sessions
+        self._rate = RequestRate(PER_SECOND, AT_ONCE, time.monotonic)
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Raises Refused."""
+        context = req.context
+        context.twin, context.visitor, context.session = False, None, None
+        self._find_path(req)
+        self._check_form(req)
+        self._check_host(req)
+        if req.path.startswith(OPEN):
+            return
+        if req.method not in SAFE:
+            self._check_origin(req)
+            _check_body(req)
+        context.visitor = self._doors.visitor(req.env)
+        context.session = self._sessions.read(req.get_cookie_values(self._sessions.cookie_name) or ())
+        if wait := self._rate.admit(self._asker(req)):
+            raise refused(429, f"more than {PER_SECOND:g} requests a second", "wait a moment", wait)
+
+    def process_response(self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool) -> None:
+        """Falcon calls it for each answer, errors too. What an answer says itself stays."""
+        for name, value in _HEADERS.items():
+            if resp.get_header(name) is None:
+                resp.set_header(name, value)
+
+    def _find_path(self, req: falcon.Request) -> None:
+        """What a proxy's path begins with is left out, and the ending of a twin. Raises Refused."""
+        if req.path.startswith("//"):
+            # a browser takes what follows for a host
+            raise refused(400, "a path begins with one slash")
+        if self._prefix and (req.path == self._prefix or req.path.startswith(f"{self._prefix}/")):
+            req.path = req.path[len(self._prefix) :] or "/"
+        if req.path.endswith(TWIN) and not req.path.startswith(OPEN):
+            req.context.twin = True
+            req.path = req.path.removesuffix(TWIN)
+
+    def _check_form(self, req: falcon.Request) -> None:
+        if (found := malformed(req.env)) is not None:
+            raise refused(found.status, found.title, found.detail)
+
+    def _check_host(self, req: falcon.Request) -> None:
+        if _host(req.env.get("HTTP_HOST", "")) not in self._hosts:
+            hosts = ", ".join(sorted(self._hosts))
+            raise refused(421, "this console is not at the host that you asked", f"its hosts are {hosts}")
+
+    def _check_origin(self, req: falcon.Request) -> None:
+        """A page of another site must not press our buttons."""
+        site = req.env.get("HTTP_SEC_FETCH_SITE")
+        if site is not None:
+            if site != "same-origin":
+                raise refused(403, "this request comes from a page of another site", "open the console itself")
+            return
+        origin = req.env.get("HTTP_ORIGIN")
+        if origin is None:
+            todo = "a program sends `Sec-Fetch-Site: same-origin`, and a proxy must leave both as they are"
+            raise refused(
+                403, "a request that changes something says by Origin or Sec-Fetch-Site where it is from", todo
+            )
+        ours = {f"http://{req.env.get('HTTP_HOST', '')}".lower(), self._origin}
+        if not origin or origin.lower() not in ours:
+            todo = "where a proxy stands before it, that must keep Host, and [console] url must be its URL"
+            raise refused(403, "this request comes from another origin than the console's", todo)
+
+    def _asker(self, req: falcon.Request) -> str:
+        context = req.context
+        if context.session is not None:
+            return f"session {context.session.id}"
+        return f"{context.visitor.door} {context.visitor.name}" if context.visitor else f"address {req.remote_addr}"
+
+
+def _check_body(req: falcon.Request) -> None:
+    if (req.content_length or 0) > MAX_BODY:
+        raise refused(413, f"more than {MAX_BODY >> 10} KiB")
+    kind = (req.content_type or "").partition(";")[0].strip().lower()
+    if req.content_length and kind not in (FORM, JSON):
+        raise refused(415, f"expected {FORM} or {JSON}")
+
+
+def _host(text: str) -> str:
+    """The host of a Host header, without its port."""
+    head, separator, port = text.rpartition(":")
+    return (head if separator and (port.isdecimal() or not port) else text).lower()

@@ -1,0 +1,1 @@
+"""The pages: each calls operations, and chooses a template."""

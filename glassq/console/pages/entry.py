@@ -1,0 +1,87 @@
+"""Signing in and out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from glassq.console.request import Page, Redirect
+from glassq.console.roles import Actor, Role
+from glassq.console.troubles import refused
+from glassq.log import fields, logger
+
+if TYPE_CHECKING:
+    from glassq.console.console import Console
+    from glassq.console.request import Answer, PageRequest
+
+log = logger("glassq.console")
+
+_NEW_LINK = "`glassq console --link` prints a new one"
+_USED = "this link was used, or is too old"
+
+
+def login(console: Console, request: PageRequest) -> Answer:
+    """Who would sign in here, and a button. Nothing is spent: programs look at links before people do."""
+    code = request.params.get("code", "")
+    who = _candidate(console, request, code)
+    values = {"who": who, "code": code, "next": _ours(request.params.get("next", "")), "todo": "", "may": False}
+    if who is None:
+        values["todo"] = f"{_USED}: {_NEW_LINK}" if code else f"open the link that the console printed; {_NEW_LINK}"
+    elif who.role is Role.NOBODY:
+        values["todo"] = _no_role(console, who)
+    else:
+        values["may"] = True
+    document = {"who": who.name if who else None, "role": who.role.words if who else None, "todo": values["todo"]}
+    return Page("login.html", "Sign in", document, values)
+
+
+def sign_in(console: Console, request: PageRequest) -> Answer:
+    """Begins a session. Raises Refused."""
+    peer = f"{request.visitor.door} {request.visitor.name}" if request.visitor else "loopback"
+    if wait := console.tries.blocked(peer):
+        raise refused(429, "too many tries to sign in failed", f"try again in {wait} s", wait)
+    code = request.form.get("code", "")
+    who = request.visitor
+    if who is None:
+        name = console.links.spend(code)
+        who = Actor(name, Role.OPERATOR, "loopback") if name else None
+    if who is None or who.role is Role.NOBODY:
+        console.tries.failed(peer)
+        log.warning("sign-in refused %s", fields(who=who.name if who else "", peer=peer))
+        if who is None:
+            raise refused(403, _USED if code else "this door needs a link", _NEW_LINK)
+        raise refused(403, f"{who.name} may not come in here", _no_role(console, who))
+    console.tries.succeeded(peer)
+    log.info("signed in %s", fields(who=who.name, role=who.role.words, door=who.door))
+    return Redirect(_ours(request.form.get("next", "")), cookie=console.sessions.begin(who))
+
+
+def sign_out(console: Console, request: PageRequest) -> Answer:
+    """Ends all sessions of whoever asks. Who that is, the door says, or a session."""
+    if not request.actor.name:
+        return Redirect("/login")
+    log.info("signed out %s", fields(who=request.actor.name, door=request.actor.door))
+    return Redirect("/login", cookie=console.sessions.end(request.actor.name))
+
+
+def _candidate(console: Console, request: PageRequest, code: str) -> Actor | None:
+    if request.visitor is not None:
+        return request.visitor
+    name = console.links.look(code) if code else ""
+    return Actor(name, Role.OPERATOR, "loopback") if name else None
+
+
+def _no_role(console: Console, who: Actor) -> str:
+    settings = console.settings.console
+    if who.door == "proxy":
+        return f"neither [console] proxy_viewers nor proxy_operators names {who.name}"
+    groups = [*settings.viewers, *settings.operators]
+    may = (
+        f"root lets them in: adduser {who.name} {groups[0]}" if groups else "[console] viewers and operators are empty"
+    )
+    return f"{who.name} is in no group that may come in; {may}"
+
+
+def _ours(path: str) -> str:
+    """The path, if it is one of ours; else that of the first page. A path of two slashes is another host's."""
+    fine = path.startswith("/") and not path.startswith(("//", "/\\", "/login")) and path.isprintable()
+    return path if fine and path.isascii() else "/"

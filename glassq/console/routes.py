@@ -1,0 +1,38 @@
+"""All paths of the console, each with the role that it needs. Each GET has a twin: its path with .json at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from glassq.console.console import Console
+from glassq.console.pages import delivery, entry, health
+from glassq.console.request import Answer, PageRequest
+from glassq.console.roles import Role
+
+PageFunction = Callable[[Console, PageRequest], Answer]
+LOGIN = "/login"
+
+
+@dataclass(frozen=True, slots=True)
+class PageRoute:
+    """What a path answers: `page` makes the answer for whoever has the role; `name` is for people."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    role: Role
+    page: PageFunction
+    name: str
+
+
+ROUTES: tuple[PageRoute, ...] = (
+    PageRoute("GET", LOGIN, Role.NOBODY, entry.login, "login"),
+    PageRoute("POST", LOGIN, Role.NOBODY, entry.sign_in, "sign in"),
+    # whoever has signed in, may sign out: nothing is changed but that
+    PageRoute("POST", "/logout", Role.NOBODY, entry.sign_out, "sign out"),
+    PageRoute("GET", "/health", Role.VIEWER, health.health, "health"),
+    PageRoute("GET", "/d/{id}", Role.VIEWER, delivery.delivery, "delivery"),
+    PageRoute("GET", "/d/{id}/body", Role.VIEWER, delivery.body, "body"),
+    PageRoute("GET", "/d/{id}/edit", Role.VIEWER, delivery.edit, "edit"),
+)

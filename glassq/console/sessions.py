@@ -1,0 +1,122 @@
+"""Browsers that have signed in: a signed cookie each. The console keeps none of them, so a restart ends none.
+
+A session ends after LONGEST, after IDLE without a request, at a logout (which ends all of that name), and with the key.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from glassq.log import fields, logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from glassq.console.keys import Key
+    from glassq.console.roles import Actor
+
+log = logger("glassq.console")
+
+_PURPOSE = "session"
+_ENDED = "ended.json"
+# In seconds.
+LONGEST, IDLE = 12 * 3600.0, 3600.0
+# So often a cookie is told that it was used, in seconds.
+_RENEWED = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A browser that has signed in as `name` by this door. Times are Unix times."""
+
+    id: str
+    name: str
+    door: str
+    began: float
+    seen: float
+
+
+class Sessions:
+    """Makes and reads the cookies. `clock` tells Unix time."""
+
+    def __init__(self, key: Key, directory: Path, clock: Callable[[], float]) -> None:
+        """When whose sessions ended is in a file of the directory."""
+        self._key = key
+        self._file = directory / _ENDED
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._ended = self._read_ended()
+        # __Host-: no other host, path or plain-http page can set it. Tunnels to several machines share one jar.
+        self.cookie_name = f"__Host-glassq-{key.instance}"
+
+    def begin(self, actor: Actor) -> str:
+        """The cookie of a new session, as a Set-Cookie header has it."""
+        now = self._clock()
+        return self._cookie(Session(secrets.token_hex(8), actor.name, actor.door, now, now))
+
+    def read(self, values: Iterable[str]) -> Session | None:
+        """The session of the first of these cookies that is one of ours, and not over."""
+        return next(filter(None, map(self._read, values)), None)
+
+    def renewed(self, session: Session) -> str:
+        """The cookie that says that the session was used; "" where it said so a moment ago."""
+        now = self._clock()
+        return self._cookie(replace(session, seen=now)) if now - session.seen > _RENEWED else ""
+
+    def end(self, name: str) -> str:
+        """Ends all sessions of this name, wherever their cookies are; the header that removes this one."""
+        now = self._clock()
+        with self._lock:
+            self._ended = {each: at for each, at in self._ended.items() if now - at <= LONGEST} | {name: now}
+            try:
+                new = self._file.with_suffix(".new")
+                new.write_text(json.dumps(self._ended))
+                new.replace(self._file)
+            except OSError as error:
+                log.error("a logout is forgotten at the next start %s", fields(file=self._file, why=error))
+        return self._header("", 0)
+
+    def _read(self, value: str) -> Session | None:
+        document = self._key.read(_PURPOSE, value)
+        if document is None:
+            return None
+        session = Session(**document)
+        now = self._clock()
+        if not (session.began <= session.seen <= now <= session.began + LONGEST) or now - session.seen > IDLE:
+            return None
+        with self._lock:
+            return None if session.began <= self._ended.get(session.name, 0.0) else session
+
+    def _cookie(self, session: Session) -> str:
+        document = {name: getattr(session, name) for name in Session.__dataclass_fields__}
+        return self._header(self._key.sign(_PURPOSE, document), round(LONGEST))
+
+    def _header(self, value: str, age: int) -> str:
+        return f"{self.cookie_name}={value}; Path=/; Max-Age={age}; Secure; HttpOnly; SameSite=Strict"
+
+    def _read_ended(self) -> dict[str, float]:
+        try:
+            return {str(name): float(at) for name, at in json.loads(self._file.read_text()).items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, AttributeError) as error:
+            # whoever signed out before stays out: nobody's session of before counts
+            log.error("all sessions end %s", fields(file=self._file, why=error))
+            return _EverybodyEnded(self._clock())
+
+
+class _EverybodyEnded(dict[str, float]):
+    """For each name the same moment."""
+
+    def __init__(self, at: float) -> None:
+        super().__init__()
+        self._at = at
+
+    def get(self, key: str, default: object = None) -> float:
+        """When the sessions of this name ended."""
+        return max(super().get(key, 0.0), self._at)

@@ -1,0 +1,320 @@
+// What the console does beside the forms of its pages: live parts, keys, choosing rows, times, copying.
+// Every page works without it. Nothing here makes HTML of a text: parts come from the server, words go in as text.
+
+const $ = (selector, root = document) => root.querySelector(selector);
+const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+const stored = {
+  get: (name) => { try { return localStorage.getItem(`glassq-${name}`); } catch { return null; } },
+  set: (name, value) => { try { localStorage.setItem(`glassq-${name}`, value); } catch { /* then it is forgotten */ } },
+};
+const tell = (words) => { $("#told").textContent = words; };
+
+// -- times: how long ago, kept true; in UTC, or as the clock here shows them ------------------------------------------
+
+let here = stored.get("zone") === "here";
+const two = (number) => String(number).padStart(2, "0");
+const UNITS = [[86400, "d"], [3600, "h"], [60, "m"], [1, "s"]];
+
+// As `span` of operations/words.py has it: two units.
+function span(seconds) {
+  if (seconds < 10) return `${Math.max(0, seconds).toFixed(1).replace(".0", "")}s`;
+  let left = Math.floor(seconds);
+  const parts = [];
+  for (const [size, unit] of UNITS) if (left >= size) { parts.push(`${Math.floor(left / size)}${unit}`); left %= size; }
+  return parts.slice(0, 2).join(" ");
+}
+
+const part = (date, name) => date[`get${here ? "" : "UTC"}${name}`]();
+const minutes = (date) => `${two(part(date, "Hours"))}:${two(part(date, "Minutes"))}`;
+const day = (date) => `${part(date, "FullYear")}-${two(part(date, "Month") + 1)}-${two(part(date, "Date"))}`;
+
+function showTime(time, now) {
+  const date = new Date(time.dateTime);
+  if (isNaN(date)) return;
+  if ("ago" in time.dataset) {
+    // what is in the future keeps the server's words
+    if (date <= now) put(time.firstElementChild, span((now - date) / 1000));
+    if ($(".utc", time)) put($(".utc", time), minutes(date));
+  } else if ("clock" in time.dataset) {
+    put(time, `${minutes(date)}:${two(part(date, "Seconds"))}${here ? "" : " UTC"}`);
+  } else if ("exact" in time.dataset) {
+    const clock = `${minutes(date)}:${two(part(date, "Seconds"))}.${String(date.getUTCMilliseconds()).padStart(3, "0")}`;
+    put(time, day(date) === day(now) ? clock : `${day(date)} ${clock}`);
+  }
+}
+
+function put(element, words) { if (element.textContent !== words) element.textContent = words; }
+
+// The difference between the server's clock and ours: an age is counted by the server's.
+let ahead = 0;
+const clockOf = (page) => new Date($(".foot time", page)?.dateTime ?? Date.now()).getTime();
+function showTimes() {
+  if (frozen()) return;
+  const now = new Date(Date.now() + ahead);
+  for (const time of $$("main time, #verdict time, #paused time")) showTime(time, now);
+  for (const button of $$("[data-zone]")) {
+    button.hidden = false;
+    put(button, here ? "local time" : "UTC");
+    button.title = here ? "times are those of this machine; switch to UTC" : "times are in UTC; switch to those of this machine";
+  }
+}
+
+// -- live parts: the page is fetched again, and what changed of its [data-live] sections is put in ----------------------
+
+let held = stored.get("held") === "1";
+let waiting = null;
+let tag = "";
+let fetching = false;
+
+function selected() {
+  const selection = getSelection();
+  return selection && !selection.isCollapsed && selection.toString().trim() !== "";
+}
+
+// Nothing moves while something is chosen, text is marked, a dialog or menu is open, or a field is being filled in.
+function frozen() {
+  const field = document.activeElement;
+  const typing = field?.matches("input:not([type=checkbox],[type=radio]), textarea, select") && field.closest("[data-live]");
+  return held || selected() || typing || $("dialog[open], .menu[open]") || $("[data-live] :checked:is([type=checkbox])");
+}
+
+const interval = () => Math.min(...$$("[data-live]").map((part) => Number(part.dataset.live) || Infinity));
+const keysOf = (root) => $$("[data-live] [data-key]:is(tr, li)", root).map((row) => row.dataset.key);
+
+async function refresh() {
+  if (fetching || document.hidden || !$("[data-live]")) return;
+  fetching = true;
+  try {
+    const headers = { "Glassq-Live": "1", ...(tag && { "If-None-Match": tag }) };
+    const answer = await fetch(location.href, { headers, redirect: "error", cache: "no-store" });
+    if (answer.status === 200) {
+      tag = answer.headers.get("ETag") ?? "";
+      waiting = new DOMParser().parseFromString(await answer.text(), "text/html");
+      lost(false);
+    } else if (answer.status !== 304) lost(true);
+  } catch { lost(true); } finally { fetching = false; }
+  show();
+}
+
+function lost(now) {
+  document.body.classList.toggle("lost", now);
+  put($("#lost"), now ? "the console does not answer, or your session is over: what you see may be old" : "");
+}
+
+function show(anyway = false) {
+  if (waiting && (anyway || !frozen())) {
+    const page = waiting;
+    waiting = null;
+    ahead = clockOf(page) - Date.now();
+    for (const fresh of $$("[data-live]", page)) {
+      const old = document.getElementById(fresh.id);
+      if (old) replace(old, fresh);
+    }
+    document.title = page.title;
+    const icon = $("link[rel=icon]"), next = $("link[rel=icon]", page);
+    if (icon && next && icon.href !== next.href) icon.href = next.getAttribute("href");
+    prepare();
+  }
+  showFrozen();
+}
+
+// The section stays the same element, so that a screen reader tells of what is new in it; open details and focus stay.
+function replace(old, fresh) {
+  const source = fresh.innerHTML;
+  if (old.source === source) return;
+  const opened = new Set($$("details[data-key][open]", old).map((each) => each.dataset.key));
+  const focus = old.contains(document.activeElement) ? pathTo(document.activeElement) : null;
+  const scrolled = $$("pre, .wide", old).map((each) => [each.scrollTop, each.scrollLeft]);
+  old.source = source;
+  for (const name of ["class", "data-live"]) if (fresh.hasAttribute(name)) old.setAttribute(name, fresh.getAttribute(name));
+  old.replaceChildren(...fresh.childNodes);
+  for (const each of $$("details[data-key]", old)) each.open = opened.has(each.dataset.key);
+  $$("pre, .wide", old).forEach((each, index) => scrolled[index] && each.scrollTo(scrolled[index][1], scrolled[index][0]));
+  if (focus) find(focus, old)?.focus({ preventScroll: true });
+}
+
+const FOCUSED = "a[href], button, input, select, textarea, summary";
+function pathTo(element) {
+  const row = element.closest("[data-key]:is(tr, li)");
+  return { row: row?.dataset.key, index: $$(FOCUSED, row ?? element.closest("[data-live]")).indexOf(element) };
+}
+function find({ row, index }, section) {
+  const root = row === undefined ? section : $$("[data-key]:is(tr, li)", section).find((each) => each.dataset.key === row);
+  return root && $$(FOCUSED, root)[index];
+}
+
+function showFrozen() {
+  let box = $(".frozen");
+  const why = interval() < Infinity && frozen();
+  if (!why) { box?.remove(); return; }
+  if (!box) {
+    box = document.createElement("div");
+    box.className = "frozen";
+    const words = document.createElement("span");
+    const more = document.createElement("button");
+    more.type = "button";
+    more.addEventListener("click", () => { setHeld(false); getSelection()?.removeAllRanges(); show(true); });
+    box.append(words, more);
+    document.body.append(box);
+  }
+  const known = new Set(keysOf(document));
+  const newer = waiting ? keysOf(waiting).filter((key) => !known.has(key)).length : 0;
+  put(box.firstChild, held ? "frozen by you" : "frozen while you choose or read");
+  put(box.lastChild, newer ? `${newer} newer: show` : held || waiting ? "show what is new" : "");
+  box.lastChild.hidden = !box.lastChild.textContent;
+}
+
+function setHeld(value) { held = value; stored.set("held", value ? "1" : ""); showFrozen(); }
+
+// -- choosing rows ------------------------------------------------------------------------------------------------------
+
+let last = null;
+function choose(box, range) {
+  const boxes = $$("[data-chooser] input[type=checkbox]");
+  const from = boxes.indexOf(last), to = boxes.indexOf(box);
+  if (range && from >= 0) for (const each of boxes.slice(Math.min(from, to), Math.max(from, to) + 1)) each.checked = box.checked;
+  last = box;
+  const many = boxes.filter((each) => each.checked).length;
+  for (const words of $$("[data-marked]")) put(words, many ? `${many} chosen` : "Choose some with their boxes");
+  showFrozen();
+}
+
+// -- keys ---------------------------------------------------------------------------------------------------------------
+
+let went = 0;
+const rows = () => $$("[data-row]");
+const current = () => document.activeElement?.closest("[data-row]");
+
+function step(by) {
+  const all = rows(), at = all.indexOf(current());
+  const next = all[at < 0 ? (by > 0 ? 0 : all.length - 1) : Math.max(0, Math.min(all.length - 1, at + by))];
+  ($("[data-open]", next ?? document.body) ?? next && $("a, button, input", next))?.focus();
+}
+
+// The button of this key: in the row that has the focus, else the first of the page, else that of the verdict.
+function press(key) {
+  const places = [current(), $("main"), $("#verdict")].filter(Boolean);
+  places.map((place) => $(`[data-key="${key}"]:is(button, a)`, place)).find(Boolean)?.click();
+}
+
+function tick(range) {
+  const box = current() && $("input[type=checkbox]", current());
+  if (box) { box.checked = !box.checked || range; choose(box, range); }
+}
+
+const KEYS = {
+  "/": () => { $(".find")?.classList.add("here"); $("#find")?.focus(); $("#find")?.select(); },
+  j: () => step(1), k: () => step(-1), x: () => tick(false), X: () => tick(true),
+  "?": help, g: () => { went = Date.now(); },
+};
+
+function onKey(event) {
+  const field = event.target;
+  if (event.key === "Escape" && field.matches?.("input, textarea, select")) { field.blur(); return; }
+  if (event.ctrlKey || event.altKey || event.metaKey || $("dialog[open]") || stored.get("keys") === "off") return;
+  if (field.matches?.("textarea, select, input:not([type=checkbox],[type=radio])") || field.isContentEditable) return;
+  if (went && Date.now() - went < 1500) {
+    went = 0;
+    $(`[data-go="${CSS.escape(event.key)}"]`)?.click();
+  } else if (event.key === " ") {
+    // on a button or a box it is theirs
+    if (field.matches?.("button, input, summary, a")) return;
+    if (interval() < Infinity) { setHeld(!held); show(); }
+  } else if (KEYS[event.key]) KEYS[event.key]();
+  else if ("tpsuc".includes(event.key)) press(event.key);
+  else return;
+  event.preventDefault();
+}
+
+const HELP = [["g o, g b, g q, g l, g a ...", "overview, buried, queues, live, activity ..."], ["/", "find"], ["j k", "next, previous row"],
+  ["x, shift-x", "choose a row, or all to here"], ["Enter", "open, or press what has the focus"], ["t", "try one"], ["p", "plan"],
+  ["s", "stop a run"], ["u", "undo a run"], ["Space", "freeze what is live"], ["Esc", "out of a field"], ["?", "this"]];
+
+function help() {
+  let box = $("#help");
+  if (!box) {
+    box = document.createElement("dialog");
+    box.id = "help";
+    box.setAttribute("aria-labelledby", "help-title");
+    const title = Object.assign(document.createElement("h2"), { id: "help-title", textContent: "Keys" });
+    const list = Object.assign(document.createElement("dl"), { className: "keys" });
+    for (const [key, words] of HELP) {
+      list.append(document.createElement("dt"), Object.assign(document.createElement("dd"), { textContent: words }));
+      list.lastChild.previousSibling.append(Object.assign(document.createElement("kbd"), { textContent: key }));
+    }
+    const form = Object.assign(document.createElement("form"), { method: "dialog", className: "row" });
+    form.append(setting("keys", "keys", [["", "on"], ["off", "off"]]), setting("theme", "colours", [["", "as the system"], ["light", "light"], ["dark", "dark"]]));
+    form.append(Object.assign(document.createElement("button"), { textContent: "Close" }));
+    box.append(title, list, form);
+    box.addEventListener("close", showFrozen);
+    document.body.append(box);
+  }
+  box.showModal();
+}
+
+function setting(name, words, values) {
+  const label = document.createElement("label"), select = document.createElement("select");
+  for (const [value, text] of values) select.add(new Option(text, value, false, (stored.get(name) ?? "") === value));
+  select.addEventListener("change", () => { stored.set(name, select.value); theme(); });
+  label.append(`${words} `, select);
+  return label;
+}
+
+function theme() { document.documentElement.dataset.theme = stored.get("theme") ?? ""; }
+
+// -- copying: over plain http to another name there is no clipboard but the old one ----------------------------------------
+
+async function copy(button) {
+  const text = document.getElementById(button.dataset.copy)?.textContent.trim() ?? "";
+  try { await navigator.clipboard.writeText(text); } catch { oldCopy(text); }
+  put(button, "copied");
+  tell("copied");
+  setTimeout(() => { put(button, "copy"); }, 2000);
+}
+
+function oldCopy(text) {
+  const area = Object.assign(document.createElement("textarea"), { value: text, className: "unseen" });
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}
+
+// -- beginning ----------------------------------------------------------------------------------------------------------
+
+function prepare() {
+  for (const each of $$("[data-copy], [data-scripted]")) each.hidden = false;
+  showTimes();
+}
+
+document.addEventListener("keydown", onKey);
+document.addEventListener("change", (event) => { if (event.target.closest?.("[data-chooser]") && event.target.type === "checkbox") choose(event.target, false); });
+document.addEventListener("click", (event) => {
+  const target = event.target;
+  if (event.shiftKey && target.matches("[data-chooser] input[type=checkbox]")) choose(target, true);
+  const button = target.closest?.("button");
+  if (button?.dataset.copy) copy(button);
+  if (button && "zone" in button.dataset) { here = !here; stored.set("zone", here ? "here" : ""); showTimes(); }
+  if (button && "help" in button.dataset) help();
+  for (const menu of $$(".menu[open]")) if (!menu.contains(target)) menu.open = false;
+});
+// A form is sent once: a second click would ask for a second plan.
+document.addEventListener("submit", (event) => {
+  if (event.target.method !== "post") return;
+  if (event.target.dataset.sent) event.preventDefault();
+  event.target.dataset.sent = "1";
+});
+addEventListener("pageshow", () => { for (const form of $$("form[data-sent]")) delete form.dataset.sent; });
+document.addEventListener("selectionchange", showFrozen);
+document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+
+theme();
+ahead = clockOf(document) - Date.now();
+for (const section of $$("[data-live]")) section.source = section.innerHTML;
+prepare();
+showFrozen();
+setInterval(showTimes, 5000);
+(function poll() {
+  const seconds = interval();
+  setTimeout(async () => { await refresh(); poll(); }, (seconds < Infinity ? seconds : 60) * 1000);
+})();

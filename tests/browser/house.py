@@ -1,0 +1,143 @@
+"""A whole installation for the console's pages: a queue with what lies buried, a pool that works it, and the console.
+
+It is one for all tests of a process: they act on groups of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from glassq import delivery as envelope
+from glassq.delivery import Evidence
+from tests.cli.conftest import put
+from tests.conftest import Beanstalkd, Process, program, wait_for
+from tests.ports import free_port
+from tests.worker.pools import PoolRun
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.queues.raw import Queue
+
+# Groups of buried deliveries: how many, how long ago the last one failed, in minutes, and what happens if one is worked
+# again. The first is that of the verdict: the biggest young one.
+GROUPS = {
+    "target": (60, 2, "stored"),
+    "stopped": (30, 90, "stored"),
+    "again": (12, 150, "fails"),
+    "closing": (30, 200, "stored"),
+    "undone": (5, 300, "stored"),
+    "chosen": (8, 2_000, "stored"),
+}
+HANDLERS = """
+import json
+from glassq.errors import Bury
+
+def handle(delivery):
+    ping = json.loads(delivery.body)
+    if ping["does"] == "fails":
+        raise ConnectionError(f"{ping['group']}: still not there for {ping['itemId']}")
+    return f"stored {ping['itemId']}"
+"""
+TRACEBACK = (
+    'Traceback (most recent call last):\n  File "/srv/photos/handlers.py", line 41, in {0}\nConnectionError: {1}'
+)
+
+_LINK = re.compile(r"http://localhost:\d+/login\?code=\S+")
+
+
+class House:
+    """The installation. `hostile` are the ids of the deliveries with hostile texts, by what is hostile in them."""
+
+    def __init__(self, directory: Path) -> None:
+        """Everything of it is in the directory."""
+        self.dir = directory
+        self.port = free_port()
+        self.hostile: dict[str, str] = {}
+        self._server = Beanstalkd(directory)
+        self._queue = self._server.queue()
+        self._pool = PoolRun(directory, self._server, self._queue, max_attempts=1)
+        self._console: Process | None = None
+
+    @property
+    def queue(self) -> Queue:
+        """A connection to the queue."""
+        return self._queue
+
+    @property
+    def url(self) -> str:
+        """Where the console is."""
+        return f"http://localhost:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._pool.write_handlers(HANDLERS)
+        self._pool.write_settings(timeout="60s", more=f'[console]\nstate = "{self.dir}/console"\n')
+        for name in GROUPS:
+            self.bury(name)
+        self._pool.start()
+        command = [*program("glassq-console"), "--config", str(self._pool.config), "--foreground", str(self.port)]
+        self._console = Process([*command, "--life", "3600"], self.dir / "console.log")
+        self._pool.ready()
+        wait_for(lambda: _LINK.search(self.console_log()), "the console to print its link")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console is not None:
+            self._console.end()
+        self._pool.__exit__(None, None, None)
+        self._queue.close()
+        self._server.stop()
+
+    def console_log(self) -> str:
+        """What the console has said."""
+        return self._console.output() if self._console else ""
+
+    def link(self) -> str:
+        """A link that signs in, once."""
+        made = _LINK.search(self.console_log())
+        assert made is not None
+        return made[0]
+
+    def bury(self, name: str, many: int | None = None) -> None:
+        """Buries the deliveries of a group, or so many more of it."""
+        count, minutes, does = GROUPS[name]
+        at = datetime.now(UTC) - timedelta(minutes=minutes)
+        for number in range(count if many is None else many):
+            ping = {
+                "collection": "timeline",
+                "itemId": f"{name}-{number}",
+                "userToken": f"user_{number % 7}",
+                "verifyToken": "hidden-secret-9",
+                "group": name,
+                "does": does,
+                "size": 12345678901234567890123,
+            }
+            message = f"{name}: https://photos.example/v1/{number} answered 503"
+            self.bury_ping(name, json.dumps(ping).encode(), message, at - timedelta(seconds=number))
+
+    def bury_ping(self, name: str, body: bytes, message: str, at: datetime, **fields: object) -> str:
+        """Buries one delivery, which failed twice, the last time at `at`; returns its id."""
+        made = envelope.new("mirror", body, {"collection": "timeline", "operation": "INSERT"})
+        evidence = tuple(
+            Evidence(
+                attempt=number,
+                outcome="bury" if number == 2 else "retry",
+                error="ConnectionError",
+                message=message,
+                at=at - timedelta(seconds=40 * (2 - number)),
+                duration=2.1,
+                host="host-a",
+                traceback=TRACEBACK.format(name, message),
+                detail={"answer": {"status": 503, "retry-after": "30"}} if number == 2 else {},
+            )
+            for number in (1, 2)
+        )
+        known = {"received": at - timedelta(minutes=1), "attempt": 2, "failures": 2, "evidence": evidence}
+        buried = msgspec.structs.replace(made, buried=f"{message} (gave up after 2 attempts)", **{**known, **fields})
+        put(self._queue, buried, "buried")
+        return buried.id
