@@ -15,15 +15,21 @@ from glassq.console.guard import TWIN
 from glassq.console.keys import open_key, state_directory
 from glassq.console.limits import Tries
 from glassq.console.links import Links
-from glassq.console.render import Frame, Renderer
+from glassq.console.render import Frame, PausedTube, Renderer
 from glassq.console.sessions import Sessions
 from glassq.operations import Operations
+from glassq.operations.census import Census
+from glassq.operations.doctor import Doctor
 from glassq.operations.hints import adapt
+from glassq.operations.sampler import Sampler
+from glassq.operations.verdict import verdict
+from glassq.operations.words import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from glassq.console.roles import Actor
+    from glassq.operations.verdict import SystemVerdict
     from glassq.settings import Settings
 
 # So many failed logins of one name and peer, and then so long none, in seconds.
@@ -60,12 +66,23 @@ class Console:
         self.assets = Assets()
         self.renderer = Renderer(self.assets, self.base, self.adapt)
         self.operations = Operations(settings, actor=ITSELF, clock=clock)
+        self.census = Census(self.operations)
+        self.sampler = Sampler(self.operations)
+        self.doctor = Doctor(self.operations)
 
     def start(self) -> None:
         """Begins to look at the queue."""
+        for watch in (self.census, self.sampler, self.doctor):
+            watch.start()
 
     def close(self) -> None:
         """Ends what was begun, in time for a stop of the service."""
+        for watch in (self.census, self.sampler, self.doctor):
+            watch.close()
+
+    def verdict(self) -> SystemVerdict | None:
+        """What is most urgent; None before anybody has looked."""
+        return verdict(self.census.snapshot(), self.sampler.view(), self.doctor.view(), self.clock())
 
     def operations_for(self, actor: Actor) -> Operations:
         """What this actor does on the installation."""
@@ -83,6 +100,7 @@ class Console:
     def frame(self, actor: Actor | None, url: str) -> Frame:
         """What stands on the page of this path and query; "" where it is no page of its own."""
         path, _, query = url.partition("?")
+        census, paused = self.census.snapshot(), self.sampler.view().paused if actor else ()
         twin = f"{self.base}{path}{TWIN}" + (f"?{query}" if query else "") if path else ""
         return Frame(
             actor=actor,
@@ -93,6 +111,9 @@ class Console:
             path=path,
             twin=twin,
             now=self.clock(),
+            verdict=self.verdict() if actor else None,
+            buried=census.total if census.looked_at else None,
+            paused=tuple(PausedTube(tube.name, until(tube.paused_for)) for tube in paused),
         )
 
     def html(self, template: str, values: Mapping[str, Any], actor: Actor | None, url: str = "", part: str = "") -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from glassq.console.assets import Assets
     from glassq.console.roles import Actor
+    from glassq.operations.verdict import SystemVerdict
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # Blanks, and what only seems to be one: an override of the direction of writing hides what a text is.
@@ -35,6 +36,16 @@ NAV = (
     ("/activity", "Activity", "a"),
     ("/health", "Health", "h"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class PausedTube:
+    """A tube that gives out no jobs; `words` say for how long. `who` paused it, and when, as far as that is known."""
+
+    tube: str
+    words: str
+    who: str = ""
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +66,9 @@ class Frame:
     twin: str = ""
     host: str = ""
     version: str = ""
-    verdict: Any = None
+    verdict: SystemVerdict | None = None
     buried: int | None = None
-    paused: tuple[Any, ...] = ()
+    paused: tuple[PausedTube, ...] = ()
     nav: tuple[tuple[str, str, str], ...] = NAV
 
     @property
