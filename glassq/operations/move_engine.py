@@ -102,6 +102,12 @@ def unseen(move: EngineMove, queue: Inspector) -> int:
     return sum(counts.ready for counts in waiting(move.origin, queue))
 
 
+def check(move: EngineMove, queue: Inspector, there: Inspector, first: Plan, *, follow: bool = False) -> None:
+    """Raises QueueError if what was planned, or what may follow, or a pause, would not be taken there now."""
+    paused = any(counts.paused_for for counts in left(move, queue))
+    there.check(aside=follow or paused or any(each.state != "ready" for each in first.chosen))
+
+
 def carry_out(
     move: EngineMove, queue: Inspector, there: Inspector, first: Plan, progress: Progress, *, follow: bool = False
 ) -> Report:
@@ -110,7 +116,7 @@ def carry_out(
     A tube that is paused is paused there as well. Each delivery is durable there before it goes here.
     """
     report = Report(list(first.results))
-    there.check()
+    check(move, queue, there, first, follow=follow)
     for words in held_back(move.origin, queue):
         progress.warn(words)
     paused = _pause(move, queue, there)

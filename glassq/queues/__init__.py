@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from glassq.errors import QueueError
     from glassq.queues.base import Inspector, Producer, Receiver
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from glassq.values import QueueUrl
 
 __all__ = ["Inspector", "Producer", "Receiver", "advice", "check_tables", "engine_name", "local_engine"]
-__all__ += ["open_inspector", "open_mover", "open_producer", "open_receiver", "open_tables"]
+__all__ += ["open_inspector", "open_mover", "open_producer", "open_receiver", "open_tables", "remarks"]
 
 
 def __getattr__(name: str) -> Any:
@@ -59,6 +59,14 @@ def open_mover(settings: Settings) -> Mover | None:
 def advice(settings: Settings, error: QueueError) -> str:
     """What to do about this error, where its engine knows more than its kind tells; "" else."""
     return _opening(settings.queue.url).advice(settings, error)
+
+
+def remarks(settings: Settings) -> Iterator[str]:
+    """What these settings ask of their engine that it cannot do, or what it will cost, a sentence each.
+
+    Connects to nothing. Raises SettingsError where the engine's library is missing.
+    """
+    return _opening(settings.queue.url).remarks(settings)
 
 
 def engine_name(url: QueueUrl) -> str:

@@ -437,8 +437,11 @@ class Inspector(Protocol):
     def explain(self, error: QueueError) -> Fact:
         """The error of a call as a fact, with what to do about it."""
 
-    def check(self) -> None:
-        """Raises QueueRefused if the engine takes no jobs now. Tries it with a job that nobody works."""
+    def check(self, *, aside: bool = False) -> None:
+        """Raises QueueRefused if the engine takes no jobs now. Tries it with a job that nobody works.
+
+        With `aside` also if it can bury none now, or none can be due in a long time.
+        """
 
     def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
         """The counts of these tubes; None: of all tubes that exist."""

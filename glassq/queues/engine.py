@@ -47,6 +47,9 @@ class Opening(Protocol):
     def advice(self, settings: Settings, error: QueueError) -> str:
         """What to do about this error, where the engine knows more than its kind tells; "" else."""
 
+    def remarks(self, settings: Settings) -> Iterator[str]:
+        """What these settings ask of the engine that it cannot do, or what it will cost, a sentence each."""
+
 
 class Mover(Protocol):
     """Moves on what an engine cannot keep so itself, as it is due in a long time. Any number of hosts may do so."""

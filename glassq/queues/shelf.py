@@ -104,6 +104,11 @@ class Shelf:
         self._lock = threading.Lock()
         self._opened: tuple[int, ReopeningEngine | None] = (0, None)
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file of this host alone."""
+        return sqlite_file(self.url) is not None
+
     def put(self, rows: Sequence[Shelved]) -> list[str]:
         """Adds the rows, in order; their references."""
 
@@ -192,10 +197,12 @@ class Shelf:
 
         self._run(act)
 
-    def check(self) -> None:
-        """Raises QueueRefused if nothing can be written now. Leaves no row."""
-        if not self._makes and self._is_missing():
-            # the pool makes it when it starts
+    def check(self, *, needed: bool = True) -> None:
+        """Raises QueueRefused if nothing can be written now. Leaves no row.
+
+        Unless it is `needed` now, it may be missing: the pool makes it when it starts.
+        """
+        if not needed and not self._makes and self._is_missing():
             return
 
         def act(connection: Connection) -> None:

@@ -22,7 +22,11 @@ _REGION = re.compile(r"[a-z]{2,3}(?:-[a-z]+)+-\d{1,2}")
 # no hyphen: what follows the first one is the tube's
 _SQS_PREFIX = re.compile(r"/[A-Za-z0-9_]{1,30}/?")
 _SQS_OPTIONS = {"endpoint": re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+/?"), "poll": re.compile(r"[1-9]|1\d|20")}
+# no colon, slash or bar, as the service wants it
+_SWF_DOMAIN = re.compile(r"/(?!arn/?$)[A-Za-z0-9_.-]{1,256}/?")
+_SWF_OPTIONS = {"endpoint": _SQS_OPTIONS["endpoint"], "poll": re.compile(r"[1-9]|[1-5]\d|60")}
 _NOTHING = re.compile(r"(?!)")
+_NO_KEY = "no key belongs into {}://: boto3 finds credentials by itself (environment, ~/.aws, the instance's role)"
 _PASSWORD = re.compile(r"((?<=://)[^/?@:]*:)[^/?]*(?=@)|([?&](?:ssl)?password=)[^&]*")
 
 
@@ -58,14 +62,24 @@ def _check_sqs(text: str) -> None:
     expected = 'expected "sqs://REGION/PREFIX"'
     parts = urlsplit(text)
     if "@" in parts.netloc:
-        raise ValueError(
-            "no key belongs into sqs://: boto3 finds credentials by itself (environment, ~/.aws, the instance's role)"
-        )
+        raise ValueError(_NO_KEY.format("sqs"))
     if not _REGION.fullmatch(parts.netloc) or not _SQS_PREFIX.fullmatch(parts.path):
         raise ValueError(f"{expected}: a region such as eu-west-1, and 1 to 30 of A-Z a-z 0-9 _ for the queues' names")
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if not (_SQS_OPTIONS.get(name) or _NOTHING).fullmatch(value):
             raise ValueError(f"{expected}; of options endpoint=http://HOST:PORT and poll=SECONDS (1 to 20)")
+
+
+def _check_swf(text: str) -> None:
+    expected = 'expected "swf://REGION/DOMAIN"'
+    parts = urlsplit(text)
+    if "@" in parts.netloc:
+        raise ValueError(_NO_KEY.format("swf"))
+    if not _REGION.fullmatch(parts.netloc) or not _SWF_DOMAIN.fullmatch(parts.path):
+        raise ValueError(f"{expected}: a region such as eu-west-1, and a domain's name of A-Z a-z 0-9 _ . -")
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if not (_SWF_OPTIONS.get(name) or _NOTHING).fullmatch(value):
+            raise ValueError(f"{expected}; of options endpoint=http://HOST:PORT and poll=SECONDS (1 to 60)")
 
 
 ENGINES = (
@@ -90,14 +104,22 @@ ENGINES = (
         check=_check_sqs,
         many_hosts=True,
     ),
+    EngineUrl(
+        package="swf",
+        schemes=("swf",),
+        forms=("swf://REGION/DOMAIN",),
+        check=_check_swf,
+        many_hosts=True,
+    ),
 )
 _BY_SCHEME = {scheme: row for row in ENGINES for scheme in row.schemes}
 _EXPECTED = "expected " + " or ".join(f'"{form}"' for row in ENGINES for form in row.forms)
 
 
 class QueueUrl(str):
-    """Where the queue's server listens: beanstalk://HOST:PORT, beanstalk:///PATH/OF/A/SOCKET, a PostgreSQL database, or
-    sqs://REGION/PREFIX[?endpoint=URL&poll=SECONDS], queues at Amazon whose names begin so.
+    """Where the queue's server listens: beanstalk://HOST:PORT, beanstalk:///PATH/OF/A/SOCKET, a PostgreSQL database,
+    sqs://REGION/PREFIX[?endpoint=URL&poll=SECONDS], queues at Amazon whose names begin so, or swf://REGION/DOMAIN with
+    the same options.
 
     In a path, write % ? and # as %25 %3F and %23. postgres://USER@HOST[:PORT][,HOST...]/DATABASE[?OPTIONS] is libpq's
     own form (postgresql:// too). The text shows no password; `whole` has it.

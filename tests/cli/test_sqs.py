@@ -119,12 +119,18 @@ def test_status_doctor_and_config_say_what_there_is_and_nothing_that_the_service
     assert "Amazon SQS does not tell" in said.out and "its counts are approximate" in said.out
     assert "up 0s" not in said.out and "consumers" not in said.out and "nobody takes" not in said.out
     told = {check["name"]: check for check in ready("doctor", "--json").json["checks"]}
-    assert all(told[name]["ok"] for name in ("queue", "queues", "retention", "shelf", "lost")), told
+    assert all(told[name]["ok"] for name in ("queue", "queues", "retention", "lost")), told
+    assert (told["shelf"]["ok"], "a file of this host alone" in told["shelf"]["said"]) == (None, True)
     assert "consumers" not in told
     checked = ready("config", "check")
     assert "botocore" not in checked.out + checked.err
+    assert "an attempt may take 12 hours" not in checked.err
     queues = ready("queues")
     assert (queues.code, "mail" in queues.out) == (0, True)
+    ready.configure(ROUTE.replace("[worker", 'deadline = "13h"\n[worker'))
+    said = '[routes.0] deadline = "13h": at Amazon SQS an attempt may take 12 hours'
+    assert said in ready("config", "check").err
+    assert any(said in check["said"] for check in ready("doctor", "--json").json["checks"])
 
 
 def test_what_lies_on_the_shelf_can_be_shown_and_decided_on(ready: Cli) -> None:
@@ -218,6 +224,11 @@ def test_everything_moves_to_sqs_and_back_though_the_service_is_hostile(
     said = cli("move", "--to-engine", url, "--yes")
     assert (said.code, "queue init" in said.err) == (78, True), said
     assert cli("queue", "init", "--url", url).code == 0
+    before = cli("status", "--json").json["queue"]["tubes"]
+    said = cli("move", "--to-engine", url, "--yes")
+    # before anything is done, as one of these is buried
+    assert (said.code != 0, "a pool makes it when it starts" in said.err) == (True, True), said
+    assert cli("status", "--json").json["queue"]["tubes"] == before
     make_shelf(cli)
     service.set(Faults(seed=3, late=0.05, throttle=0.1, broken=0.05, reorder=0.5, cut_before=0.05))
     try:

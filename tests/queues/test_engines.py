@@ -41,6 +41,7 @@ def paper(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         local_engine=lambda settings: f"parts of {settings.queue.url}",
         open_tables=lambda settings, url, tubes: None,
         advice=lambda settings, error: f"sharpen the pencil: {error}",
+        remarks=lambda settings: iter(["paper is patient"]),
     )
     monkeypatch.setitem(sys.modules, "glassq.queues.paper", ModuleType("glassq.queues.paper"))
     monkeypatch.setitem(sys.modules, "glassq.queues.paper.opening", opening)
@@ -54,6 +55,7 @@ def test_it_is_opened_by_its_url(tmp_path: Path) -> None:
     assert str(queues.open_inspector(settings)) == "inspector of paper://desk"
     assert str(queues.local_engine(settings)) == "parts of paper://desk"
     assert queues.advice(settings, QueueUnavailable("blunt")) == "sharpen the pencil: blunt"
+    assert list(queues.remarks(settings)) == ["paper is patient"]
     queues.check_tables(settings)
 
 

@@ -14,8 +14,8 @@ from glassq import delivery
 from glassq.database.postgres import PostgresSession
 from glassq.errors import NotDurable, QueueError, QueueRefused, QueueUnavailable, WrongTables
 from glassq.queues.base import NewForm
+from glassq.queues.key import key_of
 from glassq.queues.postgres import facts, schema
-from glassq.queues.postgres.changing import key_of
 from glassq.queues.postgres.local import local_ports
 from glassq.queues.postgres.opening import inspector_at
 from glassq.queues.postgres.server import ServerState, needed_of, outside

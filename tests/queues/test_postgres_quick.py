@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from glassq.errors import JobNotFound, QueueError, QueueUnavailable
 from glassq.queues import open_producer, open_receiver
 from glassq.queues.base import NewJob
-from glassq.queues.postgres import ahead
-from glassq.queues.postgres.ahead import MOST
+from glassq.queues.postgres import receiver as receiving
+from glassq.queues.postgres.receiver import MOST
 from glassq.settings import Settings
 from tests.conftest import wait_for
 from tests.queues.raw_postgres import fresh_url
@@ -71,7 +71,7 @@ class Quick:
 @pytest.fixture
 def quick(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Quick]:
     # a loaded machine is slow
-    monkeypatch.setattr(ahead, "QUICK", 60.0)
+    monkeypatch.setattr(receiving, "QUICK", 60.0)
     made = Quick(postgres, fresh_url(postgres))
     with closing(made.receiver):
         yield made

@@ -55,7 +55,8 @@ def check(app: App, program: str | None, as_json: bool) -> int:
     outdated = settings.outdated if settings else ()
     remarks: tuple[str, ...] = ()
     if settings and not program:
-        remarks = (*remarks_on_shared(settings), *configuration.database_remarks(settings))
+        said = (remarks_on_shared, configuration.database_remarks, configuration.engine_remarks)
+        remarks = tuple(words for remarks_on in said for words in remarks_on(settings))
     _say([*problems, *outdated, *remarks])
     if as_json:
         document = configuration.document(settings) if settings else None

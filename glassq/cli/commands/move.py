@@ -126,7 +126,7 @@ def _between_engines(
             plan = engines.plan(moving, queue, progress)
             unseen = engines.unseen(moving, queue)
         # a URL that is wrong is known before anything is asked, or believed
-        there.check()
+        engines.check(moving, queue, there, plan, follow=follow)
         if not dry_run:
             tubes = f"{len(plan.tubes)} tube{'' if len(plan.tubes) == 1 else 's'}"
             asked = f"move {deliveries(len(plan.chosen))} of {tubes} to {place}?"

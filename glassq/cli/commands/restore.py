@@ -37,7 +37,7 @@ def restore(
         with app.progress() as progress:
             if not dry_run:
                 # A queue that takes no jobs says so now, and not after a long search.
-                queue.check()
+                queue.check(aside=True)
             plan = operation.plan(app.operations, queue, files, progress, skip_damaged=skip_damaged, again=again)
         count = deliveries(len(plan.jobs))
         if dry_run:

@@ -14,6 +14,7 @@ from glassq.mistakes import place
 from glassq.operations.checks.systemctl import leaves_out_intake, listens_for_intake
 from glassq.operations.routes import lacked_label, listing
 from glassq.push.request import SOURCE
+from glassq.queues import remarks
 from glassq.settings import GlassSettings, route_secret_files, secret_files
 from glassq.startcheck import Finding, found
 from glassq.values import QueueUrl, is_postgres, without_password
@@ -62,6 +63,15 @@ def database_remarks(settings: Settings) -> Iterator[str]:
             return
         if passfile := default_passfile_ignored(url):
             yield f"{key} names no passfile, and {passfile}: {why_ignored(passfile)}"
+
+
+def engine_remarks(settings: Settings) -> Iterator[str]:
+    """What the settings ask of the queue's engine that it cannot do, or what it will cost."""
+    try:
+        yield from remarks(settings)
+    except SettingsError:
+        # its library is missing, and whoever needs it says so
+        return
 
 
 def _databases(settings: Settings) -> dict[str, str]:

@@ -22,7 +22,7 @@ from glassq.operations.missing import find_missing
 from glassq.operations.tubes import wanted_tubes
 from glassq.operations.words import span, until
 from glassq.push.request import SOURCE
-from glassq.queues import local_engine
+from glassq.queues import local_engine, remarks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,6 +62,11 @@ def engine(operations: Operations, queue: Inspector, progress: Progress) -> Iter
         if fact.name == "durability" and not fact.ok and not now.durable:
             said += ", so intake keeps pings in its journal"
         yield Check(fact.name, fact.ok, said, fact.todo)
+
+
+def engine_limits(operations: Operations, queue: Inspector, progress: Progress) -> Iterator[Check]:
+    for words in remarks(operations.settings):
+        yield Check("engine limits", None, words)
 
 
 def consumers(operations: Operations, queue: Inspector, progress: Progress) -> Iterator[Check]:
@@ -162,6 +167,7 @@ def lost(operations: Operations, queue: Inspector, progress: Progress) -> Iterat
 
 QUEUE: list[Callable[[Operations, Inspector, Progress], Iterator[Check]]] = [
     engine,
+    engine_limits,
     consumers,
     paused,
     push_queues,

@@ -26,7 +26,7 @@ Held = TypeVar("Held", bound=Leased)
 
 
 class LeaseBook(Generic[Held]):
-    """What one receiver holds, by the jobs' references. The keeper's thread may extend one while others are read."""
+    """What one receiver holds, by handle: a job may come twice. The keeper's thread may extend one meanwhile."""
 
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
@@ -36,16 +36,16 @@ class LeaseBook(Generic[Held]):
 
     def add(self, held: Held) -> Reservation:
         """The reservation, which is ours from now on."""
-        self._held[held.reservation.ref] = held
+        self._held[held.reservation.handle] = held
         return held.reservation
 
     def ours(self, reservation: Reservation) -> Held:
         """What is held of it. Raises JobNotFound if it is no longer ours, as far as the clock says."""
-        held = self._held.get(reservation.ref)
-        if held is None or held.reservation.handle != reservation.handle:
+        held = self._held.get(reservation.handle)
+        if held is None:
             raise JobNotFound("not reserved here, or settled already")
         if time.monotonic() >= held.until:
-            del self._held[reservation.ref]
+            self.drop(held)
             raise JobNotFound("its lease has ended: no extension was confirmed in time")
         return held
 
@@ -55,7 +55,7 @@ class LeaseBook(Generic[Held]):
 
     def drop(self, held: Held) -> None:
         """It is not ours any more."""
-        self._held.pop(held.reservation.ref, None)
+        self._held.pop(held.reservation.handle, None)
 
     def clear(self) -> None:
         """Nothing is ours any more."""

@@ -115,7 +115,7 @@ class BeanstalkInspector(SingleCalls):
     def explain(self, error: QueueError) -> Fact:
         return facts.explained(error, self._url)
 
-    def check(self) -> None:
+    def check(self, *, aside: bool = False) -> None:
         probe = self._connection.probe_durability()
         prove(self._connection, [probe.id], self._prover, within=PROOF_WITHIN)
 

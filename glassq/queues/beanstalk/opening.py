@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from glassq.errors import QueueError
     from glassq.queues.base import Inspector, Producer, Receiver
@@ -58,6 +58,11 @@ def open_mover(_settings: Settings) -> None:
 def advice(settings: Settings, error: QueueError) -> str:
     """Each kind of error says what to do about beanstalkd."""
     return ""
+
+
+def remarks(settings: Settings) -> Iterator[str]:
+    """beanstalkd does whatever the settings can ask."""
+    yield from ()
 
 
 def _prover(settings: Settings) -> Prover | None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from glassq.envelope import HEADER_END, MAGIC, PREFIX
 from glassq.errors import JobNotFound, QueueError
+from glassq.queues.key import key_of
 from glassq.queues.postgres.limits import LIMITS
 from glassq.queues.postgres.producer import try_to_put
 from glassq.queues.postgres.statements import FREE
@@ -182,23 +182,6 @@ class FormChanger:
     def _wake(self, tubes: Iterable[str]) -> None:
         if self._waker is not None and (named := set(tubes)):
             self._waker.tell(named)
-
-
-def key_of(body: bytes) -> str:
-    """The id of the delivery in a job's body; "" where glassq did not make it."""
-    if not body.startswith(MAGIC):
-        return ""
-    header = body[PREFIX : body.find(HEADER_END, PREFIX) + 1]
-    try:
-        name = msgspec.json.decode(header, type=_Named).id
-    except msgspec.DecodeError:
-        return ""
-    # PostgreSQL takes no NUL
-    return name if name.isprintable() else ""
-
-
-class _Named(msgspec.Struct):
-    id: str
 
 
 def _seen(place: int, job: Job, number: int) -> _Seen:

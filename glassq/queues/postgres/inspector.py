@@ -95,7 +95,7 @@ class PostgresInspector(SingleCalls):
     def explain(self, error: QueueError) -> Fact:
         return explained(error, self._url)
 
-    def check(self) -> None:
+    def check(self, *, aside: bool = False) -> None:
         self._changer.probe()
 
     def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:

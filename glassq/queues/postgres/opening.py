@@ -8,7 +8,7 @@ from glassq.database.postgres import PostgresSession
 from glassq.queues.postgres import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from glassq.errors import QueueError
     from glassq.queues.base import Producer, Receiver
@@ -76,6 +76,11 @@ def advice(settings: Settings, error: QueueError) -> str:
     from glassq.queues.postgres.troubles import explained
 
     return explained(error, settings.queue.url).todo
+
+
+def remarks(settings: Settings) -> Iterator[str]:
+    """PostgreSQL does whatever the settings can ask."""
+    yield from ()
 
 
 def inspector_at(url: QueueUrl, connect_timeout: float, timeout: float, *, needs: int = 0) -> PostgresInspector:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from glassq.database.postgres import Unreplicated
 from glassq.errors import JobNotFound, QueueError, QueueUnavailable
+from glassq.queues.ahead import EndsTogether
 from glassq.queues.base import Reservation
 from glassq.queues.postgres import schema, statements
-from glassq.queues.postgres.ahead import Ahead, Ended, lost
 from glassq.queues.postgres.limits import LIMITS
 from glassq.queues.postgres.waiting import Waiting, about
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from glassq.database.postgres import PostgresSession
     from glassq.queues.postgres.waking import Waker
 
+# At most so many jobs come with a statement. What waits for longer than QUICK seconds behind others goes back, and what
+# is done by then is deleted.
+MOST, QUICK = 8, 0.02
 # A busy receiver looks this often, in seconds, for jobs whose holder is gone, and for jobs due before `since`.
 SWEEP = 1.0
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,7 +44,7 @@ class PostgresReceiver:
         # this session's number, and the tokens of what it holds, by their references
         self._holder = 0
         self._held: dict[str, int] = {}
-        self._ahead = Ahead()
+        self._ahead = EndsTogether[tuple[int, int]](MOST, QUICK)
         # where the index of a tube begins to be of use
         self._since: dict[str, datetime] = {}
         self._sweep_at = 0.0
@@ -161,8 +164,8 @@ class PostgresReceiver:
             self.finish()
 
     def finish(self) -> None:
-        def end(numbers: list[int], tokens: list[int]) -> list[int]:
-            return [number for (number,) in self._rows(statements.COMPLETE_ALL, [numbers, tokens, numbers])]
+        def end(ended: list[tuple[int, int]]) -> list[QueueError | None]:
+            return _still_there(ended, {number for (number,) in self._rows(statements.COMPLETE_ALL, _values(ended))})
 
         self._ahead.end_all(end)
 
@@ -194,7 +197,7 @@ class PostgresReceiver:
 
     def close_inherited(self) -> None:
         self._session.close_inherited()
-        self._ahead.take_ended()
+        self._ahead.drop_ended()
         self._forget()
 
     def prepare(self, session: PostgresSession) -> None:
@@ -272,14 +275,14 @@ class PostgresReceiver:
         # who always finds work never looks otherwise
         self._sweep()
 
-        def end(numbers: list[int], tokens: list[int]) -> list[int]:
-            values = [numbers, tokens, numbers, *self._wanted(then), most, most]
+        def end(ended: list[tuple[int, int]]) -> list[QueueError | None]:
+            values = [*_values(ended), *self._wanted(then), most, most]
             at = time.monotonic()
             rows = self._rows(statements.COMPLETE_ALL_AND_NEXT, values, meanwhile)
             came = sorted((row[1:] for row in rows if row[1] is not None), key=lambda row: (row[6], row[0]))
             self._ahead.hold([self._reserved(row) for row in came], at)
             self._ahead.asked(most)
-            return [int(number) for number in (rows[0][0] or "").split()]
+            return _still_there(ended, {int(number) for number in (rows[0][0] or "").split()})
 
         self._ahead.end_all(end)
         if why:
@@ -287,7 +290,7 @@ class PostgresReceiver:
 
     def _end(self, reservation: Reservation, failed: Callable[[QueueError], None]) -> None:
         number, token = self._ours(reservation)
-        self._ahead.end(Ended(number, token, failed))
+        self._ahead.end((number, token), failed)
         self._held.pop(reservation.ref, None)
 
     def _give_back(self) -> None:
@@ -325,7 +328,7 @@ class PostgresReceiver:
 
     def _lost(self, reservation: Reservation) -> JobNotFound:
         self._held.pop(reservation.ref, None)
-        return lost()
+        return _not_ours()
 
     def _names(self, statement: str, prefix: str) -> list[str]:
         return [tube for (tube,) in self._session.rows(statement, {"low": prefix, "high": f"{prefix}\U0010ffff"})]
@@ -348,7 +351,20 @@ class PostgresReceiver:
         self._held.clear()
         self._since.clear()
         self._ahead.take_late()
-        for each in self._ahead.take_ended():
-            each.failed(QueueUnavailable("the connection broke before its end was told"))
+        self._ahead.drop_ended(QueueUnavailable("the connection broke before its end was told"))
         self._sweep_at = 0.0
         self._waiting.forget()
+
+
+def _values(ended: list[tuple[int, int]]) -> list[Any]:
+    """Jobs by their numbers and tokens, as the statements want them that end several."""
+    numbers = [number for number, _ in ended]
+    return [numbers, [token for _, token in ended], numbers]
+
+
+def _still_there(ended: list[tuple[int, int]], gone: set[int]) -> list[QueueError | None]:
+    return [None if number in gone else _not_ours() for number, _ in ended]
+
+
+def _not_ours() -> JobNotFound:
+    return JobNotFound("not reserved on this connection, or its lease has ended")

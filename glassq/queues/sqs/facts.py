@@ -51,12 +51,17 @@ def of_queues(queues: Sequence[SqsQueue], tubes: Sequence[str]) -> Iterator[Fact
 def of_shelf(shelf: Shelf) -> Iterator[Fact]:
     """Whether deliveries can be buried now, and be delayed for long."""
     try:
-        shelf.check()
+        shelf.check(needed=False)
     except QueueError as error:
         yield Fact("shelf", False, str(error), "make room for it, or mend its rights: what must be buried comes again")
+        return
+    rows = sum(shelf.counts().values())
+    said = f"{rows} buried or far delayed deliveries in {shelf.url}"
+    if shelf.is_file:
+        said += ", a file of this host alone: another host has its own, and its own pauses"
+        yield Fact("shelf", None, said, "with several hosts, set [ledger] url to a database that all of them reach")
     else:
-        rows = sum(shelf.counts().values())
-        yield Fact("shelf", True, f"{rows} buried or far delayed deliveries in {shelf.url}")
+        yield Fact("shelf", True, said)
 
 
 def job_size(largest: int, needed: int) -> Fact:

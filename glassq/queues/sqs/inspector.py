@@ -107,8 +107,8 @@ class SqsInspector(SingleCalls):
     def explain(self, error: QueueError) -> Fact:
         return explained(error)
 
-    def check(self) -> None:
-        self._changer.probe(self._tube)
+    def check(self, *, aside: bool = False) -> None:
+        self._changer.probe(self._tube, aside=aside)
 
     def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
         shelved, paused = self._shelf.counts(), self._shelf.paused()

@@ -13,7 +13,7 @@ from glassq.queues.sqs.producer import SqsProducer
 from glassq.queues.sqs.receiver import SqsReceiver
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from glassq.errors import QueueError
     from glassq.queues.base import Inspector, Producer, Receiver
@@ -66,6 +66,13 @@ def advice(settings: Settings, error: QueueError) -> str:
     from glassq.queues.sqs.troubles import explained
 
     return explained(error).todo
+
+
+def remarks(settings: Settings) -> Iterator[str]:
+    """See `glassq.queues.remarks`."""
+    from glassq.queues.sqs.remarks import remarks
+
+    return remarks(settings)
 
 
 def _client(settings: Settings, url: QueueUrl | None = None) -> SqsClient:

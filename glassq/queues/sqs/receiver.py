@@ -1,4 +1,7 @@
-"""Reserves and settles jobs in SQS. What a job's end puts is sent first, and only then its message is deleted."""
+"""Reserves and settles jobs in SQS. What a job's end puts is sent first, and only then its message is deleted.
+
+Each call costs. So where one job after the other is worked in no time, up to ten are received, and deleted, at once.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,15 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from glassq.errors import JobNotFound, QueueError, QueueRefused, QueueUnavailable, WrongTables
+from glassq.errors import JobNotFound, QueueError, QueueRefused, WrongTables
+from glassq.queues.ahead import EndsTogether
 from glassq.queues.aws.leases import LeaseBook
 from glassq.queues.aws.polls import Polls
 from glassq.queues.shelf import Shelved
 from glassq.queues.sqs.leases import MAX_LEASE, HeldMessage, parts_of, received
-from glassq.queues.sqs.messages import LIMITS, MAX_DELAY, STORY
+from glassq.queues.sqs.messages import LIMITS, MAX_BATCH, MAX_DELAY, STORY
 from glassq.queues.sqs.sending import Outgoing, send, send_making
+from glassq.queues.sqs.settling import delete_all, put_back, put_back_all, show
 from glassq.queues.sqs.tubes import tubes_named
 
 if TYPE_CHECKING:
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
 # A message is received for so long at first, in seconds; the first extension makes that a whole lease. So what a killed
 # process had received and not begun, or a poll of it got when it was gone, is seen again soon.
 FIRST = 60
+# What waits for longer than this behind other jobs goes back, and what is done by then is deleted, in seconds.
+QUICK = 0.1
 # A tube that was found empty is not asked again for so long, in seconds, while others may have jobs.
 EMPTY = 1.0
 # How long it is taken for granted that a queue is still missing, in seconds.
@@ -44,9 +51,8 @@ class SqsReceiver:
         self._lease = max(1, min(math.ceil(lease), MAX_LEASE))
         self._first = min(self._lease, FIRST)
         self._held = LeaseBook[HeldMessage]()
-        self._polls = Polls[HeldMessage](self._poll, self._give_back)
-        # came with the end of another job
-        self._next: HeldMessage | None = None
+        self._polls = Polls[HeldMessage](self._poll, self._turn_away)
+        self._ahead = EndsTogether[HeldMessage](MAX_BATCH, QUICK)
         # until when a tube need not be asked; where to begin; and whether the last round found nothing
         self._empty_until: dict[str, float] = {}
         self._turn = 0
@@ -58,14 +64,16 @@ class SqsReceiver:
     # -- reserving --------------------------------------------------------------------------------------------------
 
     def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
-        ahead, self._next = self._next, None
-        if ahead is not None and time.monotonic() < ahead.until:
-            return self._held.add(ahead)
+        if self._ahead.is_stale:
+            self._give_back()
+        if self._ahead.jobs:
+            return self._ahead.jobs.popleft()
+        self.finish()
         # in time to extend what else is held
         until = min(time.monotonic() + wait, self._held.soonest() - self._first / 3)
         held = self._polls.take(self._open(tubes, anew=wait <= 0))
         if held is None and (wait <= 0 or not self._idle):
-            held = self._look(tubes, anew=wait <= 0)
+            held = next(iter(self._look(tubes, anew=wait <= 0)), None)
         while held is None and not self._polls.interrupted and time.monotonic() < until:
             self._idle = True
             self._polls.start(self._open(tubes))
@@ -81,7 +89,7 @@ class SqsReceiver:
 
     @property
     def has_next(self) -> bool:
-        return self._next is not None
+        return bool(self._ahead.jobs)
 
     def filled(self, prefixes: tuple[str, ...]) -> list[str]:
         # one call lists what begins with any of them
@@ -138,7 +146,13 @@ class SqsReceiver:
         failed: Callable[[QueueError], None] | None = None,
     ) -> None:
         held = self._held.ours(reservation)
-        self._end(held, then, meanwhile)
+        self._held.drop(held)
+        if then and failed is not None and self._ahead.jobs:
+            self._ahead.end(held, failed)
+            return
+        most = 1 if failed is None or self._ahead.is_over else self._ahead.most
+        self._end(held, then, meanwhile, most)
+        self._ahead.asked(most)
 
     def retry(
         self,
@@ -179,19 +193,19 @@ class SqsReceiver:
 
     def begin(self) -> None:
         self._polls.turn_away()
-        if self._next is not None:
-            held, self._next = self._next, None
-            self._give_back(held)
+        self.tend()
 
     @property
     def unproven(self) -> int:
-        return 0
+        return self._ahead.may_hold
 
     def tend(self) -> None:
-        """Nothing is begun that is not finished."""
+        if self._ahead.is_late:
+            self._give_back()
+            self.finish()
 
     def finish(self) -> None:
-        """As `tend`."""
+        self._ahead.end_all(lambda ended: delete_all(self._client, ended))
 
     def bury(self, reservation: Reservation, body: bytes | None = None, *, then: Sequence[str] = ()) -> str:
         held = self._held.ours(reservation)
@@ -206,21 +220,23 @@ class SqsReceiver:
     def release(self, reservation: Reservation) -> None:
         held = self._held.ours(reservation)
         self._held.drop(held)
-        self._put_back(held)
+        put_back(self._client, held)
 
     def free(self, handle: str) -> None:
         tube, receipt = parts_of(handle)
         with suppress(QueueError):
-            self._show(tube, receipt)
+            show(self._client, tube, receipt)
 
     # -- the connection ---------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        self.begin()
+        self._polls.turn_away()
+        self._give_back()
+        self.finish()
         for held in self._held:
             # whoever gets it counts a lost attempt
             with suppress(QueueError):
-                self._show(held.tube, held.receipt)
+                show(self._client, held.tube, held.receipt)
         self._held.clear()
         if self._polls.interrupted:
             self._over.set()
@@ -229,7 +245,8 @@ class SqsReceiver:
 
     def close_inherited(self) -> None:
         self._held.clear()
-        self._next = None
+        self._ahead.take_late()
+        self._ahead.drop_ended()
         self._polls.forget()
 
     # -- how --------------------------------------------------------------------------------------------------------
@@ -244,8 +261,8 @@ class SqsReceiver:
                 self._paused = frozenset(self._shelf.paused())
         return [tube for tube in tubes if tube not in self._paused]
 
-    def _look(self, tubes: Sequence[str], *, anew: bool) -> HeldMessage | None:
-        """The next job that is there, out of one tube after the other; with `anew`, also of those just found empty."""
+    def _look(self, tubes: Sequence[str], *, anew: bool, most: int = 1) -> list[HeldMessage]:
+        """The next jobs that are there, of the first tube in turn that has any; `anew`: also of those found empty."""
         missing: list[WrongTables] = []
         for tube in self._in_turn(self._open(tubes)):
             now = time.monotonic()
@@ -253,18 +270,18 @@ class SqsReceiver:
             if now < until and (not anew or until - now > EMPTY):
                 continue
             try:
-                found = self._receive(tube, 0)
+                found = self._receive(tube, 0, most)
             except WrongTables as error:
                 missing.append(error)
                 self._empty_until[tube] = now + MISSING
                 continue
             if found:
-                return found[0]
+                return found
             self._empty_until[tube] = now + EMPTY
         if missing and len(missing) == len(tubes):
             raise missing[0]
         self._idle = True
-        return None
+        return []
 
     def _in_turn(self, tubes: list[str]) -> list[str]:
         self._turn += 1
@@ -280,14 +297,14 @@ class SqsReceiver:
             self._over.wait(self._client.place.poll)
             return []
 
-    def _receive(self, tube: str, wait: int) -> list[HeldMessage]:
+    def _receive(self, tube: str, wait: int, most: int = 1) -> list[HeldMessage]:
         asked = time.monotonic()
         client = self._client
         answer = client.call(
             "receive_message",
             within=wait + client.timeout,
             **client.of(tube),
-            MaxNumberOfMessages=1,
+            MaxNumberOfMessages=most,
             VisibilityTimeout=self._first,
             WaitTimeSeconds=wait,
             AttributeNames=["ApproximateReceiveCount"],
@@ -297,62 +314,61 @@ class SqsReceiver:
         asked = max(asked, time.monotonic() - client.timeout)
         return [received(message, tube, self._first, asked) for message in answer.get("Messages", ())]
 
-    def _end(self, held: HeldMessage, then: Sequence[str], meanwhile: Callable[[], None] | None = None) -> None:
-        """Deletes the message, while the next one is received. Raises QueueError; it is worked twice then."""
+    def _end(
+        self, held: HeldMessage, then: Sequence[str], meanwhile: Callable[[], None] | None = None, most: int = 1
+    ) -> None:
+        """Deletes the message, and what else is done, while the next ones are received.
+
+        Raises QueueError; it is worked twice then.
+        """
+        why: list[QueueError] = []
         self._held.drop(held)
+        self._ahead.end(held, why.append)
+        self._ahead.end_all(lambda ended: self._end_meanwhile(ended, then, meanwhile, most))
+        if why:
+            raise why[0]
+
+    def _end_meanwhile(
+        self, ended: Sequence[HeldMessage], then: Sequence[str], meanwhile: Callable[[], None] | None, most: int
+    ) -> Sequence[QueueError | None]:
+        """Deletes these messages while the next ones are received; as `delete_all`."""
         if not then and meanwhile is None:
-            self._delete(held)
-            return
-        failed: list[QueueError] = []
-
-        def delete() -> None:
-            try:
-                self._delete(held)
-            except QueueError as error:
-                failed.append(error)
-
-        thread = threading.Thread(target=delete, name="delete", daemon=True)
+            return delete_all(self._client, ended)
+        answers: list[QueueError | None] = []
+        thread = threading.Thread(
+            target=lambda: answers.extend(delete_all(self._client, ended)), name="delete", daemon=True
+        )
         thread.start()
         try:
             if meanwhile is not None:
                 meanwhile()
-            if then and self._next is None and not self._polls.interrupted:
+            if then and not self._ahead.jobs and not self._polls.interrupted:
                 # the next reserve says what is wrong
                 with suppress(QueueError):
-                    self._next = self._look(then, anew=False)
+                    self._hold(self._look(then, anew=False, most=most))
         finally:
             thread.join()
-        if failed:
-            raise failed[0]
+        return answers
 
-    def _delete(self, held: HeldMessage) -> None:
-        client = self._client
-        # nobody else has it, as far as our clock says: what the service calls stale has been deleted by the first try
-        with suppress(JobNotFound):
-            client.insist("delete_message", **client.of(held.tube), ReceiptHandle=held.receipt)
+    def _hold(self, found: Sequence[HeldMessage]) -> None:
+        """The next reserves return these."""
+        jobs = [self._held.add(held) for held in found]
+        self._ahead.hold(jobs, min((held.until for held in found), default=0.0) - self._first)
+
+    def _give_back(self) -> None:
+        """What was reserved ahead is ready again, with no loss."""
+        handles = {job.handle for job in self._ahead.take_late()}
+        held = [each for each in self._held if each.reservation.handle in handles]
+        for each in held:
+            self._held.drop(each)
+        put_back_all(self._client, held)
+
+    def _turn_away(self, held: HeldMessage) -> None:
+        put_back_all(self._client, [held])
 
     def _shelve(self, row: Shelved) -> str:
         [ref] = self._shelf.put([row])
         return ref
-
-    def _give_back(self, held: HeldMessage) -> None:
-        """A job that nobody was given. What cannot be said to the service is over with its lease."""
-        with suppress(QueueError):
-            self._put_back(held)
-
-    def _put_back(self, held: HeldMessage) -> None:
-        """Ready again, with no loss: as a new message, since another receive of this one would count as a loss."""
-        try:
-            send(self._client, held.tube, Outgoing(held.reservation.body, story=held.story))
-        except (QueueRefused, QueueUnavailable):
-            self._show(held.tube, held.receipt)
-            return
-        self._delete(held)
-
-    def _show(self, tube: str, receipt: str) -> None:
-        """Everybody sees the message again."""
-        client = self._client
-        client.call("change_message_visibility", **client.of(tube), ReceiptHandle=receipt, VisibilityTimeout=0)
 
     def _holds(self, tube: str) -> bool:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]

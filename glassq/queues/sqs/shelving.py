@@ -33,20 +33,21 @@ class ShelfChanger:
         self.deadline = float("inf")
         self.refused: QueueRefused | None = None
 
-    def probe(self, tube: str) -> None:
+    def probe(self, tube: str, *, aside: bool) -> None:
         """Raises QueueError if no row can be written, the last message was refused, or this tube has no queue.
 
-        No message is sent to try it: nobody could take it back.
+        No message is sent to try it: nobody could take it back. With `aside` the shelf must be there already.
         """
-        self.try_shelf()
+        self._left()
+        self._client.insist("get_queue_attributes", **self._client.of(tube), AttributeNames=["QueueArn"])
+        self.try_shelf(needed=aside)
         if self.refused is not None:
             raise self.refused
-        self._client.insist("get_queue_attributes", **self._client.of(tube), AttributeNames=["QueueArn"])
 
-    def try_shelf(self) -> None:
-        """Raises QueueError if no row can be written now."""
+    def try_shelf(self, *, needed: bool = False) -> None:
+        """Raises QueueError if no row can be written now; unless it is `needed`, the pool may make the shelf later."""
         self._left()
-        self._shelf.check()
+        self._shelf.check(needed=needed)
 
     def insert(self, forms: Sequence[NewForm]) -> list[str | QueueError]:
         """For each form its reference, or why it is not there."""

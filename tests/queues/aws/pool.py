@@ -1,4 +1,4 @@
-"""A pool on the SQS of tests: its settings, its handler, and who puts deliveries for it."""
+"""A pool on a service of Amazon's: its settings, its handler, and who puts deliveries for it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ handler = "written:handle"
 url = "file://{home}/bodies"
 [ledger]
 url = "sqlite:///{home}/ledger.db"
-"""
+{more}"""
 # What begins and what is done goes to a file each; what fails, fails once or always.
 HANDLER = """
 import json, os, time
@@ -75,13 +75,13 @@ def make_queue(config: Path) -> Settings:
 class AwsPool(ABC):
     """A pool that works what is put; `worked` says what it did."""
 
-    def __init__(self, home: Path, url: str, *, processes: int, ttr: int) -> None:
-        """`url` is its queue's; `ttr` is in seconds."""
+    def __init__(self, home: Path, url: str, *, processes: int, ttr: int, more: str = "") -> None:
+        """`url` is its queue's; `ttr` is in seconds; `more` are settings."""
         self.home = home
         self._env = dict(CREDENTIALS)
         os.environ.update(CREDENTIALS)
         self.config = home / "glassq.toml"
-        self.config.write_text(SETTINGS.format(url=url, home=home, processes=processes, ttr=ttr))
+        self.config.write_text(SETTINGS.format(url=url, home=home, processes=processes, ttr=ttr, more=more))
         (home / "written.py").write_text(HANDLER)
         self.settings = make_queue(self.config)
         self._producer = open_producer(self.settings)

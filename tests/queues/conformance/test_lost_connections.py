@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.queues.conformance.roles import Roles
 
 # In seconds: longer than any engine lets a job wait behind others that are quick.
-LATE = 0.1
+LATE = 0.12
 WAITING: tuple[WaitingState, ...] = get_args(WaitingState)
 # The form that a delivery has after each of these, beside the one it had; None: it may be gone.
 AFTER: dict[str, bytes | None] = {
@@ -113,7 +113,8 @@ def test_what_is_finished_later_is_never_lost(roles: Roles, tend: Callable[[Rece
         receiver.close()
         found = settled(roles)
         assert set(jobs) - ended <= set(found)
-        assert not roles.able.exact_counts or len(found) == len(set(found))
+        # what goes back as another job may be there twice, if nobody knows whether the queue has got that
+        assert len(found) == len(set(found)) or (cutter.fired and roles.able.bearer)
         assert cutter.fired or not ended & set(found)
         clear(roles)
 

@@ -25,11 +25,12 @@ class SqsPool(AwsPool):
         ttr: int = 30,
         poll: int = 1,
         prefix: str = "chaos",
+        more: str = "",
     ) -> None:
-        """`ttr` and `poll` are in seconds; `prefix` begins its queues' names."""
+        """`ttr` and `poll` are in seconds; `prefix` begins its queues' names; `more` are settings."""
         self._service, self._queue = service, f"{prefix}-pings"
         url = f"sqs://{REGION}/{prefix}?endpoint={service.endpoint()}&poll={poll}"
-        super().__init__(home, url, processes=processes, ttr=ttr)
+        super().__init__(home, url, processes=processes, ttr=ttr, more=more)
 
     def messages(self) -> list[dict[str, Any]]:
         """All that is in its queue."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+import urllib.request
+from contextlib import closing, suppress
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ import pytest
 
 from glassq.errors import QueueRefused
 from glassq.queues import open_inspector, open_mover, open_receiver
-from tests.conftest import wait_for
+from tests.conftest import free_port, wait_for
+from tests.metrics.test_counters import samples
 from tests.queues.sqs.faults import Faults
 from tests.queues.sqs.pool import SqsPool
 from tests.queues.sqs.service import SqsService
@@ -61,6 +63,40 @@ def test_deliveries_are_worked_retried_buried_and_kicked(pool: SqsPool) -> None:
         wait_for(lambda: pool.buried() == [always], "it to be worked anew, and buried")
     assert len([each for each in pool.worked() if each[:2] == ("fail", always)]) == 2 * tried
     assert sorted(pool.done()) == sorted([plain, once])
+
+
+def test_metrics_tell_of_the_queues_and_of_the_shelf(tmp_path: Path, service: SqsService) -> None:
+    port = free_port()
+    metrics = f'[metrics]\npool = "127.0.0.1:{port}"\n'
+    pool = SqsPool(tmp_path, service, ttr=600, prefix=f"t{next(_numbers)}", more=metrics)
+    pool.put([{"fails": "always", "delay": 0}, {"lasts": 1000}])
+    pool.put([{}], delay=5000)
+
+    def told() -> dict[tuple[str, ...], float]:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+            return samples(answer.read())
+        return {}
+
+    wanted = {
+        ("glassq_queue_up",): 1.0,
+        ("glassq_queue_durable",): 1.0,
+        ("glassq_queue_draining",): 0.0,
+        ("glassq_jobs", "reserved", "pings"): 1.0,
+        ("glassq_jobs", "buried", "pings"): 1.0,
+        ("glassq_jobs", "delayed", "pings"): 1.0,
+        ("glassq_queue_in_flight",): 1.0,
+        ("glassq_queue_retention_seconds",): 1_209_600.0,
+        ("glassq_queue_shelf_rows",): 2.0,
+    }
+    pool.start()
+    try:
+        # what is told once holds for a while
+        wait_for(lambda: pool.buried() and len(pool.worked()) == 7, "one to be buried, and one to be at work")
+        wait_for(lambda: wanted.items() <= told().items(), "the metrics to tell of all three")
+        # the service does not tell how old the oldest one is
+        assert not any(name == "glassq_oldest_ready_seconds" for name, *_ in told())
+    finally:
+        pool.kill()
 
 
 def test_whoever_replaces_a_dead_child_gives_its_job_back_at_once(pool: SqsPool) -> None:

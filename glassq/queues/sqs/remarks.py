@@ -1,0 +1,26 @@
+"""What settings ask for that SQS cannot do: said before somebody meets it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from glassq.queues.sqs.leases import MAX_LEASE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from glassq.settings import Settings
+
+
+def remarks(settings: Settings) -> Iterator[str]:
+    """See `glassq.queues.remarks`."""
+    deadlines = {
+        "[worker]": settings.worker.deadline,
+        **{f"[routes.{number}]": route.deadline for number, route in enumerate(settings.routes)},
+    }
+    for section, deadline in deadlines.items():
+        if deadline is not None and deadline > MAX_LEASE:
+            yield (
+                f'{settings.file}: {section} deadline = "{deadline}": at Amazon SQS an attempt may take 12 hours, and '
+                "no extension helps: then it is stopped, and tried again from the beginning"
+            )

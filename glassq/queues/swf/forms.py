@@ -1,0 +1,65 @@
+"""A form of a delivery as text: a line of JSON says what SWF must know of it, and the rest is its body.
+
+It is the input of an execution and of an activity, the details of an activity that failed, and the input of a signal.
+Each of these has at most 32,768 characters.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from glassq.queues.aws.text import bytes_of, text_of
+from glassq.queues.base import WaitingState  # noqa: TC001 - msgspec reads it
+from glassq.queues.limits import JobLimits
+
+# The largest job, in bytes: as base64, with the line before it, it fits into MAX_TEXT characters.
+MAX_TEXT, MAX_JOB = 32_768, 24_000
+_DAY = 86_400
+# The longest delay, lease and pause, in seconds: an execution ends after a year, whatever it waits for.
+MAX_SECONDS = 180 * _DAY
+LIMITS = JobLimits(MAX_JOB, MAX_SECONDS)
+
+
+class SwfForm(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A form of a delivery. `delay` counts from where the form is, `lease` is each attempt's; in seconds.
+
+    `losses` and `kicked` are as in Reservation. `put_at`, in seconds since 1970, is when the delivery was put (0: when
+    its run began). `seen`, of a signal, is the number of the form that it takes the place of. `text` is the body's.
+    """
+
+    tube: str
+    state: WaitingState = "ready"
+    delay: float = 0.0
+    lease: int = 60
+    losses: int = 0
+    kicked: bool = False
+    put_at: float = 0.0
+    seen: int = 0
+    text: str = ""
+
+    @property
+    def body(self) -> bytes:
+        """The delivery's bytes."""
+        return bytes_of(self.text)
+
+
+def form_of(body: bytes, tube: str, *, lease: int, state: WaitingState = "ready", delay: float = 0.0) -> SwfForm:
+    """The form of a delivery with this body."""
+    waits = delay if state == "delayed" else 0.0
+    return SwfForm(tube, state if state != "delayed" or waits else "ready", waits, lease, text=text_of(body))
+
+
+def written(form: SwfForm) -> str:
+    """The form as text."""
+    head = msgspec.json.encode(msgspec.structs.replace(form, text="")).decode()
+    return f"{head}\n{form.text}"
+
+
+def read_form(text: str, tube: str) -> SwfForm:
+    """The form that is written so. What nobody of ours wrote is buried in `tube`: it waits for an operator."""
+    head, line, rest = text.partition("\n")
+    try:
+        form = msgspec.json.decode(head, type=SwfForm)
+    except msgspec.MsgspecError:
+        return SwfForm(tube, "buried", text=text)
+    return msgspec.structs.replace(form, text=rest) if line else SwfForm(tube, "buried", text=text)

@@ -1,0 +1,185 @@
+"""Looks at deliveries' executions, and decides on them, for operators."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from glassq.errors import JobNotFound, QueueError, QueueUnavailable
+from glassq.queues.base import ALL_STATES, Capabilities, EngineStatus, Job
+from glassq.queues.single import SingleCalls
+from glassq.queues.swf import facts
+from glassq.queues.swf.changing import RunChanger
+from glassq.queues.swf.counting import counted
+from glassq.queues.swf.decider import YEAR
+from glassq.queues.swf.forms import LIMITS, MAX_JOB, MAX_SECONDS
+from glassq.queues.swf.looking import find_run, job_of, open_runs, probe, see, tag_for
+from glassq.queues.swf.names import id_of, tube_in, tube_tag
+from glassq.queues.swf.pauses import pause, paused
+from glassq.queues.swf.place import NAME
+from glassq.queues.swf.troubles import explained
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from glassq.queues.base import Change, Fact, NewForm, State, TubeCounts, WaitingState
+    from glassq.queues.swf.client import SwfClient
+
+# That of the service's interface.
+VERSION = "2012-01-25"
+CAPABILITIES = Capabilities(
+    lists=ALL_STATES,
+    # no task list promises an order
+    oldest=False,
+    exact_counts=False,
+    by_key=True,
+    pause=True,
+    keeps_pause=True,
+    max_delay=MAX_SECONDS,
+    max_lease=MAX_SECONDS,
+    expires=True,
+    frees_at_once=False,
+    fenced=True,
+    many_held=True,
+    exact_losses=True,
+    atomic=True,
+    keeps_for=YEAR,
+    bearer=True,
+    sees_consumers=False,
+    never_forgets=True,
+)
+
+
+class SwfInspector(SingleCalls):
+    """See `glassq.queues.base.Inspector`."""
+
+    engine = NAME
+    capabilities = CAPABILITIES
+
+    def __init__(self, client: SwfClient, *, lease: int) -> None:
+        """`lease` is that of the attempts of what is put, in seconds."""
+        self._client = client
+        self._changer = RunChanger(client, self._left, lease=lease)
+        self._deadline = float("inf")
+
+    def set_deadline(self, deadline: float) -> None:
+        self._deadline = deadline
+
+    def status(self) -> EngineStatus:
+        problem = self._problem()
+        place = self._client.place
+        return EngineStatus(
+            engine=self.engine,
+            version=VERSION,
+            uptime=0,
+            durable=True,
+            accepting=not problem,
+            consumers=0,
+            max_job=MAX_JOB,
+            details={"domain": place.domain, "region": place.region, "problem": problem},
+            gauges=facts.gauges(self._client, self._left),
+        )
+
+    def facts(self, tubes: Sequence[str], *, job_size: int = 0, thorough: bool = False) -> Iterator[Fact]:
+        found = facts.of_domain(self._client, self._left, job_size)
+        yield from (fact for fact in found if thorough or fact.ok is False)
+
+    def explain(self, error: QueueError) -> Fact:
+        return explained(error)
+
+    def check(self, *, aside: bool = False) -> None:
+        if self._changer.refused is not None:
+            raise self._changer.refused
+        facts.try_to_put(self._client, self._left)
+
+    def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
+        return counted(self._client, tubes, paused(self._client, self._left()), self._left)
+
+    def first(self, state: WaitingState, tube: str) -> Job | None:
+        found = list(self.find(frozenset({state}), [tube]))
+        if state == "delayed":
+            return min(found, key=lambda job: job.time_left, default=None)
+        return found[-1] if found else None
+
+    def find(
+        self,
+        states: frozenset[State],
+        tubes: Sequence[str],
+        *,
+        hints: Sequence[str] = (),
+        since: str = "",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[Job]:
+        begin = datetime.fromtimestamp(float(since), UTC) if since else None
+        pages = open_runs(self._client, self._left, tag=tag_for(states, tubes), since=begin)
+        runs = [run for page in pages for run in page if tube_in(list(run.tags)) in tubes]
+        for done, run in enumerate(runs):
+            if begin is not None and run.began <= begin:
+                continue
+            if progress is not None and done and done % 100 == 0:
+                progress(done, len(runs))
+            seen = see(self._client, run.workflow, run.run, self._left)
+            if seen is not None and seen.run.state in states and seen.run.form.tube in tubes:
+                yield job_of(seen)
+
+    def newest(self) -> str:
+        for page in open_runs(self._client, self._left, page=1):
+            for run in page:
+                return repr(run.began.timestamp())
+        return "0"
+
+    def is_ref(self, text: str) -> bool:
+        return bool(id_of(text))
+
+    def get_all(self, refs: Sequence[str]) -> list[Job | QueueError]:
+        return [self._get(ref) for ref in refs]
+
+    def peek(self, ref: str) -> bytes:
+        return self.get(ref).body
+
+    def insert_all(self, forms: Sequence[NewForm]) -> list[str | QueueError]:
+        return self._changer.insert(forms)
+
+    def change_all(self, changes: Sequence[Change]) -> list[str | QueueError]:
+        return [self._changer.change(change) for change in changes]
+
+    def delete_all(self, jobs: Sequence[Job]) -> list[QueueError | None]:
+        return [self._changer.delete(job) for job in jobs]
+
+    def pause(self, tube: str, seconds: float) -> bool:
+        if (error := LIMITS.bad_time(seconds)) is not None:
+            raise error
+        if seconds and not any(open_runs(self._client, self._left, tag=tube_tag(tube), page=1)):
+            return False
+        pause(self._client, tube, seconds, self._left)
+        return True
+
+    def close(self) -> None:
+        """The client is that of all roles."""
+
+    def _get(self, ref: str) -> Job | QueueError:
+        try:
+            seen = find_run(self._client, id_of(ref), self._left)
+        except QueueError as error:
+            return error
+        return JobNotFound(f"there is no job {ref}") if seen is None else job_of(seen)
+
+    def _left(self) -> float:
+        """How much time a call has, in seconds."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise QueueUnavailable("the time for it is over")
+        return min(left, self._client.timeout)
+
+    def _problem(self) -> str:
+        """Why no jobs are taken now; "" if they are."""
+        if self._changer.refused is not None:
+            return str(self._changer.refused)
+        try:
+            probe(self._client, self._left())
+        except QueueUnavailable:
+            raise
+        except QueueError as error:
+            return str(error)
+        return ""
