@@ -25,6 +25,7 @@ from glassq.values import QueueUrl
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from glassq.cli.acting import Acting
     from glassq.cli.progress import Terminal
     from glassq.settings import Settings
 
@@ -34,13 +35,14 @@ class App:
     """`config` is what --config named; `environ` the process's environment.
 
     `uses` are the sections of the settings that the command needs to be right; None: all. `queues` are the settings
-    with another queue, by the option that named it.
+    with another queue, by the option that named it. `words` are the whole command, as a shell takes it.
     """
 
     config: str | None
     environ: Mapping[str, str]
     uses: Collection[str] | None = None
     queues: dict[str, Settings] = field(default_factory=dict)
+    words: str = "glassq"
 
     @cached_property
     def file(self) -> str | None:
@@ -113,6 +115,21 @@ class App:
         from glassq.cli.progress import Terminal
 
         return Terminal(self.adapt, stoppable=stoppable)
+
+    def acting(self, did: str, *, chosen: int, filter_: str = "", command: str = "") -> Acting:
+        """The same of an operation that changes so many deliveries, and is recorded: see Acting."""
+        from glassq.cli.acting import Acting
+
+        return Acting(self, did, chosen=chosen, filter_=filter_, command=command)
+
+    def has_done(self, did: str, *, done: int = 1, filter_: str = "", warn: bool = True) -> None:
+        """Records what a command has done at once, with so many things (0: nothing, which is not recorded)."""
+        from glassq.operations.activity import CameTo
+        from glassq.operations.progress import Silent
+
+        if done:
+            log = self.operations.activities(self.progress() if warn else Silent())
+            log.record(did, CameTo(done=done), command=self.words, filter_=filter_, chosen=done)
 
     def operator(self) -> str:
         """The operator's user name."""
