@@ -109,7 +109,10 @@ def spark(values: Sequence[float]) -> str:
         return ""
     top = max(*values, 1.0)
     step = SPARK_WIDTH / (len(values) - 1)
-    points = (f"{index * step:.1f},{SPARK_HEIGHT - 1 - (SPARK_HEIGHT - 2) * value / top:.1f}" for index, value in enumerate(values))
+    points = (
+        f"{index * step:.1f},{SPARK_HEIGHT - 1 - (SPARK_HEIGHT - 2) * value / top:.1f}"
+        for index, value in enumerate(values)
+    )
     return f"M{' L'.join(points)}"
 
 

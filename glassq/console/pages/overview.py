@@ -8,6 +8,7 @@ from glassq.console import charts
 from glassq.console.pages.activity import latest
 from glassq.console.request import Page
 from glassq.errors import NotFound
+from glassq.operations.hints import adapt_hints
 from glassq.operations.overview import overview as view_of
 from glassq.operations.overview import whole_minutes
 
@@ -39,7 +40,8 @@ def overview(console: Console, request: PageRequest) -> Answer:
         "command": console.command("status"),
         **_charts(samples, found, request, hours),
     }
-    return Page("overview.html", "Overview", status.document() if status else {"note": samples.trouble}, values)
+    document = adapt_hints(status.document(), console.adapt) if status else {"note": samples.trouble}
+    return Page("overview.html", "Overview", document, values)
 
 
 _LEVELS = (("wrong", False), ("note", None), ("ok", True))
@@ -86,9 +88,8 @@ def queues(console: Console, request: PageRequest) -> Answer:
 def _queues_document(console: Console, samples: Samples) -> dict[str, Any]:
     view = samples.queues
     pushed = view.pushed.document() if view and view.pushed else {"queues": [], "note": "", "hints": []}
-    hints = [console.adapt(hint) for hint in pushed["hints"]]
     own = [row.document() for row in view.own] if view else []
-    return {**pushed, "hints": hints, "worker_queues": own}
+    return adapt_hints({**pushed, "worker_queues": own}, console.adapt)
 
 
 def queue(console: Console, request: PageRequest) -> Answer:

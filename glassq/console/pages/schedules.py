@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from glassq.console.request import Page
 from glassq.operations import schedules as operation
+from glassq.operations.hints import adapt_hints
 
 if TYPE_CHECKING:
     from glassq.console.console import Console
@@ -16,6 +17,4 @@ def schedules(console: Console, request: PageRequest) -> Answer:
     """All of them. The twin is the document of `glassq schedules`. Raises SettingsError."""
     view = operation.snapshot(console.operations_for(request.actor))
     values = {"view": view, "command": console.command("schedules")}
-    document = view.document()
-    document["hints"] = [console.adapt(hint) for hint in document["hints"]]
-    return Page("schedules.html", "Schedules", document, values)
+    return Page("schedules.html", "Schedules", adapt_hints(view.document(), console.adapt), values)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from glassq.console.request import Page
 from glassq.errors import NotFound
 from glassq.operations import sources as operation
+from glassq.operations.hints import adapt_hints
 
 if TYPE_CHECKING:
     from glassq.console.console import Console
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 def sources(console: Console, request: PageRequest) -> Answer:
     """All of them. The twin is the document of `glassq sources`."""
     view = operation.snapshot(console.operations_for(request.actor))
-    return Page("sources.html", "Sources", view.document(), {"view": view, "command": console.command("sources")})
+    values = {"view": view, "command": console.command("sources")}
+    return Page("sources.html", "Sources", adapt_hints(view.document(), console.adapt), values)
 
 
 def source(console: Console, request: PageRequest) -> Answer:
