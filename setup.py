@@ -41,6 +41,10 @@ AWS = ["boto3>=1.44"]
 # examples/glassware is a Flask program
 EXAMPLE = ["flask>=3.0"]
 TEST = [
+    # the console's pages in a browser, whose program is the distribution's (tools/setup-browser), and whether they are
+    # accessible
+    "axe-playwright-python>=0.1.4",
+    "playwright>=1.50",
     "coverage>=7.6",
     "google-cloud-tasks>=2.19",
     "opentelemetry-sdk>=1.25",
@@ -58,7 +62,6 @@ TEST = [
 ]
 CHECK = ["mypy>=1.11", "ruff>=0.6", "types-pyyaml>=6.0"]
 
-CONSOLE = ["console/templates/*", "console/static/*"]
 # for an administrator to copy
 CONF = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "conf").iterdir()) if path.is_file()]
 
@@ -74,7 +77,14 @@ setup(
     # gunicorn.conf.py, for `glassq.settings.installed_file`: pip puts data_files where nobody finds them with --target
     package_dir={"glassq.conf": "conf"},
     package_data={
-        "glassq": ["py.typed", "glass/*.json", "sources/samples/*.json", "dev/simulator/pictures/*", *CONSOLE],
+        "glassq": [
+            "py.typed",
+            "console/static/*",
+            "console/templates/*",
+            "dev/simulator/pictures/*",
+            "glass/*.json",
+            "sources/samples/*.json",
+        ]
     },
     data_files=[("share/glassq", CONF)],
     # and no scripts=: pip gives those a first line that ends at the first space of the environment's path

@@ -15,7 +15,7 @@ from glassq.console.guard import TWIN
 from glassq.console.keys import open_key, state_directory
 from glassq.console.limits import Tries
 from glassq.console.links import Links
-from glassq.console.render import Frame, PausedTube, Renderer
+from glassq.console.render import Frame, Pause, Renderer
 from glassq.console.sessions import Sessions
 from glassq.operations import Operations
 from glassq.operations.census import Census
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from glassq.console.roles import Actor
+    from glassq.operations.sampler import Samples
     from glassq.operations.verdict import SystemVerdict
     from glassq.settings import Settings
 
@@ -72,16 +73,16 @@ class Console:
 
     def start(self) -> None:
         """Begins to look at the queue."""
-        for watch in (self.census, self.sampler, self.doctor):
-            watch.start()
+        for watcher in (self.census, self.sampler, self.doctor):
+            watcher.start()
 
     def close(self) -> None:
         """Ends what was begun, in time for a stop of the service."""
-        for watch in (self.census, self.sampler, self.doctor):
-            watch.close()
+        for watcher in (self.census, self.sampler, self.doctor):
+            watcher.close()
 
     def verdict(self) -> SystemVerdict | None:
-        """What is most urgent; None before anybody has looked."""
+        """The most urgent of what is wrong; None before anybody has looked."""
         return verdict(self.census.snapshot(), self.sampler.view(), self.doctor.view(), self.clock())
 
     def operations_for(self, actor: Actor) -> Operations:
@@ -100,8 +101,16 @@ class Console:
     def frame(self, actor: Actor | None, url: str) -> Frame:
         """What stands on the page of this path and query; "" where it is no page of its own."""
         path, _, query = url.partition("?")
-        census, paused = self.census.snapshot(), self.sampler.view().paused if actor else ()
         twin = f"{self.base}{path}{TWIN}" + (f"?{query}" if query else "") if path else ""
+        # who has not signed in sees nothing of the queue
+        seen: dict[str, Any] = {}
+        if actor is not None:
+            census = self.census.snapshot()
+            seen = {
+                "verdict": self.verdict(),
+                "buried": census.total if census.looked_at is not None else None,
+                "paused": pauses(self.sampler.view()),
+            }
         return Frame(
             actor=actor,
             instance=self.instance,
@@ -111,9 +120,7 @@ class Console:
             path=path,
             twin=twin,
             now=self.clock(),
-            verdict=self.verdict() if actor else None,
-            buried=census.total if census.looked_at else None,
-            paused=tuple(PausedTube(tube.name, until(tube.paused_for)) for tube in paused),
+            **seen,
         )
 
     def html(self, template: str, values: Mapping[str, Any], actor: Actor | None, url: str = "", part: str = "") -> str:
@@ -122,3 +129,11 @@ class Console:
 
     def _unix(self) -> float:
         return self.clock().timestamp()
+
+
+def pauses(samples: Samples) -> tuple[Pause, ...]:
+    """What is paused, tube by tube, or all of it at once."""
+    paused = samples.paused
+    if len(paused) > 1 and len(paused) == len(samples.tubes):
+        return (Pause("", until(min(tube.paused_for for tube in paused))),)
+    return tuple(Pause(tube.name, until(tube.paused_for)) for tube in paused)

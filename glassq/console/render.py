@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from glassq.console.assets import Assets
     from glassq.console.roles import Actor
-    from glassq.operations.verdict import SystemVerdict
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # Blanks, and what only seems to be one: an override of the direction of writing hides what a text is.
@@ -39,8 +38,8 @@ NAV = (
 
 
 @dataclass(frozen=True, slots=True)
-class PausedTube:
-    """A tube that gives out no jobs; `words` say for how long. `who` paused it, and when, as far as that is known."""
+class Pause:
+    """A tube that is paused ("": all of them): `words` say for how long. `who` and `since` where that is known."""
 
     tube: str
     words: str
@@ -66,9 +65,9 @@ class Frame:
     twin: str = ""
     host: str = ""
     version: str = ""
-    verdict: SystemVerdict | None = None
+    verdict: Any = None
     buried: int | None = None
-    paused: tuple[PausedTube, ...] = ()
+    paused: tuple[Pause, ...] = ()
     nav: tuple[tuple[str, str, str], ...] = NAV
 
     @property

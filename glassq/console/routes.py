@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from glassq.console.console import Console
-from glassq.console.pages import activity, delivery, entry, health, live, overview, schedules, search, sources
+from glassq.console.pages import (
+    activity,
+    buried,
+    delivery,
+    entry,
+    health,
+    live,
+    overview,
+    schedules,
+    search,
+    sources,
+)
 from glassq.console.request import Answer, PageRequest
 from glassq.console.roles import Role
 
@@ -41,6 +52,8 @@ ROUTES: tuple[PageRoute, ...] = (
     PageRoute("GET", "/live", Role.VIEWER, live.live, "live"),
     PageRoute("GET", "/activity", Role.VIEWER, activity.activity, "activity"),
     PageRoute("GET", "/health", Role.VIEWER, health.health, "health"),
+    PageRoute("GET", "/buried", Role.VIEWER, buried.buried, "buried"),
+    PageRoute("GET", "/buried/{id}", Role.VIEWER, buried.group, "group"),
     PageRoute("GET", "/d/{id}", Role.VIEWER, delivery.delivery, "delivery"),
     PageRoute("GET", "/d/{id}/body", Role.VIEWER, delivery.body, "body"),
     PageRoute("GET", "/d/{id}/edit", Role.VIEWER, delivery.edit, "edit"),

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from glassq.mask import masked_text
-from glassq.operations.find import Search, buried_matching, tubes_of
+from glassq.operations.find import Search, buried_matching, found_in, tubes_of
 from glassq.operations.groups import group
+from glassq.queues.base import Job
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +89,12 @@ def buried(operations: Operations, queue: Inspector, selection: Selection, progr
     if search.short or (len(rows) == selection.limit and total > len(rows)):
         fit = None if selection.filter or search.short else total
     return BuriedList(selection.filter.tube or operations.tube, tuple(tubes), total, rows, fit, search.short)
+
+
+def rows_of(operations: Operations, queue: Inspector, refs: Sequence[str]) -> tuple[BuriedRow, ...]:
+    """Those of these jobs that are buried still. Raises QueueError."""
+    seen = queue.get_all(refs)
+    return tuple(_row(found_in(operations, job)) for job in seen if isinstance(job, Job) and job.state == "buried")
 
 
 def buried_groups(

@@ -20,6 +20,7 @@ from tests.console.conftest import VIEWER, Browser, Site, site_of, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.queues.raw import Queue
 

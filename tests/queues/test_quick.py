@@ -148,6 +148,16 @@ def test_what_was_ended_is_gone_though_its_consumer_dies_at_once(quick: Quick) -
     assert quick.failures == []
 
 
+def test_an_end_does_not_wait_for_a_slow_job_after_it(quick: Quick) -> None:
+    quick.work(8)
+    for ended in (9, 10, 11):
+        quick.work(1)
+        # as the keeper of the next one's lease does
+        quick.receiver.tend()
+        assert sorted(quick.there()) == list(range(ended, JOBS))
+    assert quick.failures == []
+
+
 def test_an_end_that_came_too_late_is_told(quick: Quick) -> None:
     quick.work(4)
     late = quick.take()

@@ -12,7 +12,6 @@ from glassq.operations.filters import duration
 if TYPE_CHECKING:
     from glassq.console.console import Console
     from glassq.console.request import Answer, PageRequest
-    from glassq.ledger.activity import Activity
 
 # So many of the latest are shown.
 MAX_ROWS = 200
@@ -38,7 +37,7 @@ def activity(console: Console, request: PageRequest) -> Answer:
     return Page("activity.html", "Activity", operation.document(found), values)
 
 
-def latest(console: Console, limit: int) -> list[tuple[Activity, str]]:
+def latest(console: Console, limit: int) -> list[tuple[object, str]]:
     """The latest of them with what came of them in words; none where the ledger cannot tell."""
     try:
         found = operation.newest(console.operations, limit=limit)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glassq.causes import reason
 from glassq.console.request import Page
 from glassq.errors import InvalidRequest, LedgerError, SettingsError
-from glassq.mask import masked_text
 from glassq.operations import follow
 from glassq.operations.filters import Filter
 from glassq.operations.progress import Silent
@@ -15,7 +13,6 @@ from glassq.operations.progress import Silent
 if TYPE_CHECKING:
     from glassq.console.console import Console
     from glassq.console.request import Answer, PageRequest
-    from glassq.ledger import Entry
 
 # So many of the latest are shown.
 LATEST = 200
@@ -47,7 +44,7 @@ def live(console: Console, request: PageRequest) -> Answer:
         note = str(error)
     options = "".join(f" --{name} {value}" for name, value in asked.items() if value)
     values = {
-        "rows": [(entry, _said(entry)) for entry in reversed(entries)],
+        "rows": [(entry, follow.said(entry)) for entry in reversed(entries)],
         "asked": asked,
         "states": follow.STATES,
         "sources": sorted(console.settings.sources),
@@ -55,8 +52,3 @@ def live(console: Console, request: PageRequest) -> Answer:
         "command": console.command(f"tail{options}"),
     }
     return Page("live.html", "Live", [follow.document(entry) for entry in entries], values)
-
-
-def _said(entry: Entry) -> str:
-    """Why it failed, or what the handler returned."""
-    return reason(entry.reason) or masked_text(entry.result)

@@ -188,7 +188,7 @@ const current = () => document.activeElement?.closest("[data-row]");
 function step(by) {
   const all = rows(), at = all.indexOf(current());
   const next = all[at < 0 ? (by > 0 ? 0 : all.length - 1) : Math.max(0, Math.min(all.length - 1, at + by))];
-  ($("[data-open]", next ?? document.body) ?? next && $("a, button, input", next))?.focus();
+  if (next) ($("[data-open]", next) ?? $("a, button, input", next))?.focus();
 }
 
 // The button of this key: in the row that has the focus, else the first of the page, else that of the verdict.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import greenstalk
 
 from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueRefused
+from glassq.queues.beanstalk.limited import MORE
 from glassq.queues.beanstalk.protocol import DRAINING, JobStats, ServerStats, TubeStats
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ def refusal_of(error: greenstalk.BeanstalkdError) -> QueueError | None:
 class BeanstalkClient(greenstalk.Client[bytes]):
     """Reads replies of any bytes: greenstalk expects ASCII, but the host's name in a reply may be anything."""
 
-    def send(self, data: bytes) -> None:
-        """Sends commands whose replies are read later, in order."""
-        self._sock.sendall(data)
+    def send(self, data: bytes, *, more: bool = False) -> None:
+        """Sends commands whose replies are read later, in order. With `more` they may wait for the next ones."""
+        self._sock.sendall(data, MORE if more else 0)
 
     def expect(self, word: bytes) -> list[bytes]:
         """Reads the first line of a reply; the values after this word."""

@@ -278,11 +278,13 @@ class BeanstalkConnection:
     def begin_delete(self, job_id: int, failed: Callable[[QueueError], None]) -> None:
         """Deletes a job that we have reserved, without waiting for the reply: the next call reads it.
 
-        `failed` is told if the job was not ours any more, or if the connection ends before the reply.
+        It may go with the next command, or with the end of the connection: each one alone would wake the server, which
+        takes the processor from us. `failed` is told if the job was not ours any more, or if the connection ends before
+        the reply.
         """
         self.check_held(job_id)
         command = commands.delete(job_id)
-        self._call(lambda client: client.send(command.text), unread=True)
+        self._call(lambda client: client.send(command.text, more=True), unread=True)
         self._unread.append((command, failed))
         self._held.discard(job_id)
 
@@ -461,6 +463,8 @@ class BeanstalkConnection:
             packet.results.append(reply)
 
     def _read_unread(self, client: BeanstalkClient) -> None:
+        if self._unread and self._sock is not None:
+            self._sock.push()
         while self._unread:
             command, failed = self._unread[0]
             reply = self._reply(client, command)

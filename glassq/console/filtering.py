@@ -1,0 +1,31 @@
+"""The filter of a page's query or of a form, as the conditions that commands take: every view has a command."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from glassq.operations.filters import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from glassq.operations.filters import Filter
+
+# The fields of the forms, and the conditions that they stand for.
+_CONDITIONS = {"source": "source", "tube": "tube", "older": "older-than", "words": "words", "cause": "cause"}
+
+
+def conditions(fields: Mapping[str, str]) -> list[str]:
+    """The conditions of these fields; what is empty is not asked."""
+    return [f"{name}={value}" for field, name in _CONDITIONS.items() if (value := fields.get(field, "").strip())]
+
+
+def filter_of(fields: Mapping[str, str]) -> Filter:
+    """Raises InvalidRequest, which names the condition."""
+    return parse(conditions(fields))
+
+
+def options(fields: Mapping[str, str]) -> str:
+    """The same as the options of a command: " --where source=mirror", or ""."""
+    return "".join(f" --where {shlex.quote(condition)}" for condition in conditions(fields))
