@@ -128,7 +128,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         | {"standard_webhooks"}
     ),
     "https_get": frozenset(),
-    "ledger": frozenset({"descriptors", "backoff", "database", "errors", "log", "settings", "values"}),
+    "ledger": frozenset({"descriptors", "backoff", "database", "delivery", "errors", "log", "settings", "values"}),
     "startcheck": frozenset({"errors", "log"}),
     "http": frozenset({"errors", "log", "values"}),
     "bodies": frozenset({"database", "delivery", "errors", "excerpts", "files", "journal", "log", "queues", "settings"})

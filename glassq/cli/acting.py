@@ -9,7 +9,9 @@ from glassq.errors import GlassqError, Stopped
 from glassq.operations.activity import Activities, CameTo
 
 if TYPE_CHECKING:
-    from glassq.cli.app import App
+    from collections.abc import Callable
+
+    from glassq.operations import Operations
     from glassq.operations.result import Report
 
 R = TypeVar("R", bound="Report")
@@ -21,20 +23,22 @@ class Acting(Terminal):
     Without any delivery that is chosen nothing changes, and there is no activity.
     """
 
-    def __init__(self, app: App, did: str, *, chosen: int, filter_: str = "", command: str = "") -> None:
-        """`command` is what the activity has in place of the command as it was typed."""
-        super().__init__(app.adapt, stoppable=True)
-        self._app = app
+    def __init__(
+        self, operations: Operations, adapt: Callable[[str], str], did: str, *, chosen: int, filter_: str, command: str
+    ) -> None:
+        """`adapt` is as for Terminal."""
+        super().__init__(adapt, stoppable=True)
+        self._operations = operations
         self._did = did
         self._chosen = chosen
-        self._about = {"filter_": filter_, "command": command or app.words}
+        self._about = {"filter_": filter_, "command": command}
         self._came_to: CameTo | None = None
         self._activity = ""
 
     def __enter__(self) -> Self:
         super().__enter__()
         if self._chosen:
-            self._log = Activities(self._app.operations, self)
+            self._log = Activities(self._operations, self)
             self._activity = self._log.begin(self._did, chosen=self._chosen, **self._about)
         return self
 

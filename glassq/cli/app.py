@@ -117,10 +117,14 @@ class App:
         return Terminal(self.adapt, stoppable=stoppable)
 
     def acting(self, did: str, *, chosen: int, filter_: str = "", command: str = "") -> Acting:
-        """The same of an operation that changes so many deliveries, and is recorded: see Acting."""
+        """The same of an operation that changes so many deliveries, and is recorded: see Acting.
+
+        `command` is recorded in place of the command as it was typed.
+        """
         from glassq.cli.acting import Acting
 
-        return Acting(self, did, chosen=chosen, filter_=filter_, command=command)
+        command = command or self.words
+        return Acting(self.operations, self.adapt, did, chosen=chosen, filter_=filter_, command=command)
 
     def has_done(self, did: str, *, done: int = 1, filter_: str = "", warn: bool = True) -> None:
         """Records what a command has done at once, with so many things (0: nothing, which is not recorded)."""
