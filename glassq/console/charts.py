@@ -86,6 +86,9 @@ def bars(title: str, minutes: Sequence[Minute], begin: float, end: float) -> Cha
     size = max(1, -(-int((end - begin) / 60) // MAX_BARS))
     groups = _grouped(minutes, size)
     top = nice(max((sum(counts) for _, counts in groups), default=0))
+    if groups:
+        # whole minutes begin a little earlier
+        begin, end = groups[0][0], groups[0][0] + end - begin
     names = (("done", "done"), ("failed, to be tried again", "failed"), ("buried", "buried"))
     width = (WIDTH - LEFT) * size * 60 / max(60.0, end - begin)
     paths: list[list[str]] = [[], [], []]

@@ -119,7 +119,7 @@ def test_the_overview_says_what_is_urgent_and_how_much_waits(viewer: Browser, at
     words = words_of(viewer.get("/"))
     assert "waiting 3" in words
     assert "buried 1" in words
-    assert "empty neither grows nor falls" in words
+    assert "empty steady" in words
     assert "Backlog" in words
     assert "4 wait now" not in words
     assert "3 wait now" in words
