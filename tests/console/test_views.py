@@ -63,7 +63,7 @@ def at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def at_queue(beanstalkd: Beanstalkd, tmp_path: Path) -> Iterator[Site]:
     (tmp_path / "secret").write_text("s" * 32)
     (tmp_path / "queue.yaml").write_text("queue:\n- name: mail\n  rate: 5/s\n")
-    made = site_of(tmp_path, beanstalkd.url, sections=SECTIONS.format(directory=tmp_path))
+    made = site_of(tmp_path, str(beanstalkd.url), SECTIONS.format(directory=tmp_path))
     queue = beanstalkd.queue()
     jobs = fill(queue)
     ledger = open_ledger(made.console.settings.ledger)
