@@ -36,6 +36,8 @@ max_lost = 1000
 backoff = "1s"
 backoff_cap = "2s"
 max_jobs = 100000
+# a lease is longer than it
+deadline = "{deadline}s"
 [[routes]]
 source = "chaos"
 handler = "written:handle"
