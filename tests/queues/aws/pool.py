@@ -37,7 +37,7 @@ backoff = "1s"
 backoff_cap = "2s"
 max_jobs = 100000
 # a lease is longer than it
-deadline = "{deadline}s"
+deadline = "{ttr}s"
 [[routes]]
 source = "chaos"
 handler = "written:handle"
