@@ -18,7 +18,7 @@ import random
 import time
 from datetime import UTC, datetime
 from io import BytesIO
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 import msgspec
 
@@ -26,11 +26,14 @@ from glassq import content
 from glassq.envelope import MAGIC, PREFIX, checksum
 from glassq.errors import DamagedDelivery
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 # beanstalkd's default limit for a job, in bytes (-z).
 MAX_JOB = 65_535
 # The limit of glassq's own beanstalkd, in bytes, for tasks with large payloads (App Engine allows 100 KB).
 BIG_JOB = 131_072
-# Minimum room for the history beside the body, in bytes; if MAX_JOB leaves less, BIG_JOB is the limit.
+# Minimum room for the history beside the body, in bytes; if that leaves less, BIG_JOB is the limit.
 MIN_ROOM = 8_192
 # Maximum number of evidence entries: the first and the latest ones, as those between mostly repeat.
 MAX_EVIDENCE = 12
@@ -218,21 +221,19 @@ def as_valid_utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def encode(delivery: Delivery) -> bytes:
-    """The bytes of a job. Shortens the evidence, oldest tracebacks first, until the job fits into MAX_JOB.
+def encode(delivery: Delivery, largest: int = MAX_JOB) -> bytes:
+    """The bytes of a job. Shortens the evidence, oldest tracebacks first, until the job fits into `largest` bytes.
 
-    If the body alone nearly fills MAX_JOB, BIG_JOB is the limit.
+    If the body alone nearly fills these, BIG_JOB is the limit.
     """
     body = b"" if delivery.stored else delivery.body
     taken = PREFIX + 1 + len(body)
-    room = (MAX_JOB if MAX_JOB - taken >= MIN_ROOM else BIG_JOB) - taken
-    evidence = _bounded(delivery.evidence)
-    header = _header(delivery, evidence)
-    for shorten in (_without_old_details, _without_tracebacks, _last_only):
+    room = (largest if largest - taken >= MIN_ROOM else BIG_JOB) - taken
+    header = b""
+    for evidence in _forms(delivery.evidence):
+        header = _header(delivery, evidence)
         if len(header) <= room:
             break
-        evidence = shorten(evidence)
-        header = _header(delivery, evidence)
     rest = b"%b\n%b" % (header, body)
     return b"%b%b%b" % (MAGIC, checksum(rest), rest)
 
@@ -289,6 +290,36 @@ def _header(delivery: Delivery, evidence: tuple[Evidence, ...]) -> bytes:
     # An empty body is left out. str(): a setting's tube is of a subclass, which msgspec does not encode.
     header = msgspec.structs.replace(delivery, body=b"", evidence=evidence, buried=buried, tube=str(delivery.tube))
     return _encode_header(header)
+
+
+def encode_evidence(evidence: tuple[Evidence, ...]) -> str | None:
+    """The evidence as JSON of at most MAX_JOB bytes, shortened as in a job; None if it has no form in JSON."""
+    text = b""
+    try:
+        for form in _forms(evidence):
+            text = msgspec.json.encode(form)
+            if len(text) <= MAX_JOB:
+                break
+        return text.decode()
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
+        return None
+
+
+def decode_evidence(text: str) -> tuple[Evidence, ...]:
+    """The evidence in such JSON; none if it is damaged."""
+    try:
+        return msgspec.json.decode(text, type=tuple[Evidence, ...])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return ()
+
+
+def _forms(evidence: tuple[Evidence, ...]) -> Iterator[tuple[Evidence, ...]]:
+    """The evidence as whole as possible, then shorter and shorter."""
+    evidence = _bounded(evidence)
+    yield evidence
+    for shorten in (_without_old_details, _without_tracebacks, _last_only):
+        evidence = shorten(evidence)
+        yield evidence
 
 
 def _bounded(evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:

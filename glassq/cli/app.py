@@ -19,12 +19,13 @@ from glassq import settings as configuration
 from glassq.cli.nearby import settings_nearby
 from glassq.errors import InvalidRequest, SettingsError
 from glassq.operations import Operations
-from glassq.operations.hints import adapt
+from glassq.operations.hints import adapt, adapt_hints
 from glassq.values import QueueUrl
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from glassq.cli.acting import Acting
     from glassq.cli.progress import Terminal
     from glassq.settings import Settings
 
@@ -34,13 +35,14 @@ class App:
     """`config` is what --config named; `environ` the process's environment.
 
     `uses` are the sections of the settings that the command needs to be right; None: all. `queues` are the settings
-    with another queue, by the option that named it.
+    with another queue, by the option that named it. `words` are the whole command, as a shell takes it.
     """
 
     config: str | None
     environ: Mapping[str, str]
     uses: Collection[str] | None = None
     queues: dict[str, Settings] = field(default_factory=dict)
+    words: str = "glassq"
 
     @cached_property
     def file(self) -> str | None:
@@ -101,7 +103,7 @@ class App:
 
     def adapt_hints(self, document: dict[str, Any]) -> dict[str, Any]:
         """The JSON document with its hints adapted."""
-        return {**document, "hints": [self.adapt(hint) for hint in document["hints"]]}
+        return adapt_hints(document, self.adapt)
 
     @cached_property
     def operations(self) -> Operations:
@@ -113,6 +115,25 @@ class App:
         from glassq.cli.progress import Terminal
 
         return Terminal(self.adapt, stoppable=stoppable)
+
+    def acting(self, did: str, *, chosen: int, filter_: str = "", command: str = "") -> Acting:
+        """The same of an operation that changes so many deliveries, and is recorded: see Acting.
+
+        `command` is recorded in place of the command as it was typed.
+        """
+        from glassq.cli.acting import Acting
+
+        command = command or self.words
+        return Acting(self.operations, self.adapt, did, chosen=chosen, filter_=filter_, command=command)
+
+    def has_done(self, did: str, *, done: int = 1, filter_: str = "", warn: bool = True) -> None:
+        """Records what a command has done at once, with so many things (0: nothing, which is not recorded)."""
+        from glassq.operations.activity import CameTo
+        from glassq.operations.progress import Silent
+
+        if done:
+            log = self.operations.activities(self.progress() if warn else Silent())
+            log.record(did, CameTo(done=done), command=self.words, filter_=filter_, chosen=done)
 
     def operator(self) -> str:
         """The operator's user name."""

@@ -18,6 +18,7 @@ import difflib
 import importlib
 import importlib.util
 import os
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ COMMANDS = {
     "ping": ("glassq.cli.commands.ping:ping", "Send a signed sample, as a source's sender would."),
     "routes": ("glassq.cli.commands.routes:routes", "Which handler gets what; where a saved ping would go."),
     "put": ("glassq.cli.commands.put:put", "Put a file, or standard input, as a delivery."),
+    "activity": ("glassq.cli.commands.activity:activity", "Who did what: operators, and the pool's starts."),
     "tail": ("glassq.cli.commands.tail:tail", "Outcomes of deliveries, as they happen."),
     "archive": ("glassq.cli.commands.archive:archive", "Take buried deliveries out of the queue, into a file."),
     "restore": ("glassq.cli.commands.restore:restore", "Put archived deliveries back, buried as they were."),
@@ -88,6 +90,7 @@ SECTIONS = {
         "buried",
         "show",
         "tail",
+        "activity",
         "sources",
         "routes",
         "queues",
@@ -111,6 +114,7 @@ SYNONYMS = {
     "dlq": "buried",
     "failed": "buried",
     "logs": "tail",
+    "audit": "activity",
     # its name up to the last release
     "spool": "journal",
 }
@@ -262,7 +266,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str] | None) -> int:
-    app = App(None, os.environ)
+    app = App(None, os.environ, words=shlex.join(["glassq", *(sys.argv[1:] if arguments is None else arguments)]))
     try:
         result: Any = cli.main(arguments, prog_name="glassq", standalone_mode=False, obj=app)
     except click.exceptions.Abort:

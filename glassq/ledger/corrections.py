@@ -34,7 +34,7 @@ _DELETED = (
     deliveries.update()
     .where(*_ONE)
     .values(state="deleted", job="", updated=sa.bindparam("now"), reason=sa.bindparam("why"))
-    .values(body=None, labels=None, kept=None)
+    .values(body=None, labels=None, kept=None, story=None)
 )
 _FORGOTTEN = deliveries.delete().where(deliveries.c.delivery == sa.bindparam("which"))
 _HELD = deliveries.update().where(*_ONE).values(job=sa.bindparam("holder"), tube=sa.bindparam("where"))

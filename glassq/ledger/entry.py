@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from glassq.delivery import Evidence
+
 
 class Entry(msgspec.Struct, frozen=True):
     """A delivery's latest outcome.
@@ -22,8 +24,9 @@ class Entry(msgspec.Struct, frozen=True):
     for identical pings, `event` for pings about one event of their source ("": never looked up).
 
     `body` and `labels` are the delivery's, for `glassq replay`, and so is `kept`: its content type, headers, and where
-    its body is stored if that is not in its job. Readers of entries leave them out. `replayed` is the id under which
-    the delivery was put again ("": it was not).
+    its body is stored if that is not in its job. `story` says why attempts failed, of a delivery that is over or
+    buried; most have none. Readers of entries leave these out. `replayed` is the id under which the delivery was put
+    again ("": it was not).
     """
 
     delivery: str
@@ -44,6 +47,7 @@ class Entry(msgspec.Struct, frozen=True):
     labels: Mapping[str, str] | None = None
     replayed: str = ""
     kept: Mapping[str, object] | None = None
+    story: tuple[Evidence, ...] = ()
 
 
 class Ledger(Protocol):

@@ -15,32 +15,37 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from glassq.database.plain import file_of, oldest_of, stamp
+from glassq.delivery import decode_evidence
 from glassq.errors import LedgerError
+from glassq.ledger.activity import COLUMNS, Activity
 from glassq.ledger.entry import Entry
 from glassq.ledger.figures import CONTENTS, CONTENTS_NEED, MINUTES, TIMINGS, TIMINGS_NEED, Content, Timing
-from glassq.ledger.version import JOBS_ARE_TEXT, VERSION, check, missing, unreadable
+from glassq.ledger.version import ACTIVITIES, JOBS_ARE_TEXT, VERSION, check, missing, unreadable
 from glassq.values import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from glassq.delivery import Evidence
     from glassq.settings import LedgerSettings
 
 _NAMES = Entry.__struct_fields__
-# Large columns, which no list shows: `recorded_ping` reads them.
-_LARGE = frozenset({"body", "labels", "kept"})
+# Large columns, which no list shows: `recorded_ping` and `story` read them.
+_LARGE = frozenset({"body", "labels", "kept", "story"})
 _MOMENTS = ("received", "updated", "started")
 
 _EXACTLY = "SELECT {columns} FROM deliveries WHERE delivery = :delivery"
 _PREFIX = "SELECT {columns} FROM deliveries WHERE delivery LIKE :prefix ESCAPE '/' ORDER BY delivery"
 _RECENT = "SELECT {columns} FROM deliveries ORDER BY updated DESC"
-_RECENT_OF = "SELECT {columns} FROM deliveries WHERE state = :state ORDER BY updated DESC"
+_RECENT_OF = "SELECT {columns} FROM deliveries WHERE {open}state = :state ORDER BY updated DESC"
 _SINCE = "SELECT {columns} FROM deliveries WHERE updated >= :since{wanted} ORDER BY updated DESC"
-_JOBS = "SELECT job FROM deliveries WHERE state = :state AND job NOT IN ('', '0')"
-_NUMBERED_JOBS = "SELECT job FROM deliveries WHERE state = :state AND job > 0"
+_JOBS = "SELECT job FROM deliveries WHERE {open}state = :state AND job NOT IN ('', '0')"
+_NUMBERED_JOBS = "SELECT job FROM deliveries WHERE {open}state = :state AND job > 0"
 _COUNTS = "SELECT state, count(*) FROM deliveries WHERE updated >= :since GROUP BY state"
-# The condition is that of the index in `schema.py`, word for word, so that SQLite reads open rows only.
+# The condition is that of the index in `schema.py`, word for word, so that a database reads open rows only.
+_OPEN_STATES = ("buried", "retrying")
+_OPEN = "state IN ('buried', 'retrying') AND "
 # A delivery that was replayed is open under its new id instead.
 _OPEN_COUNTS = (
     "SELECT state, count(*) FROM deliveries WHERE state IN ('buried', 'retrying') AND replayed = '' GROUP BY state"
@@ -50,6 +55,7 @@ _OPEN_ONES = (
     " WHERE state IN ('buried', 'retrying') AND replayed = '' ORDER BY updated"
 )
 _BODY = "SELECT source, labels, body, replayed, {kept} FROM deliveries WHERE delivery = :delivery"
+_STORY = "SELECT story FROM deliveries WHERE delivery = :delivery"
 _OLDEST = (
     "SELECT delivery, source, received, result, reason, replayed, body IS NOT NULL, tube, labels FROM deliveries"
     " WHERE state = :state AND received >= :since AND received < :before{originals} ORDER BY received, delivery"
@@ -60,6 +66,17 @@ _LABELLED = (
 )
 # Leaves out replays: the delivery that they repeat is listed instead.
 _ORIGINALS = " AND (labels IS NULL OR labels NOT LIKE :replay ESCAPE '/')"
+_ACTIVITY = tuple(COLUMNS.get(name, name) for name in Activity.__struct_fields__)
+_ACTIVITIES = f"SELECT {', '.join(_ACTIVITY)} FROM glassq_activity WHERE at >= :since"  # noqa: S608 - names of columns
+_BY = {
+    # as "anna", and as "anna (as root)"
+    "who": "(actor = :who OR actor LIKE :as_whom ESCAPE '/')",
+    "did": "did = :did",
+    "cause": "cause = :cause",
+    "state": "state = :state",
+    "id": "id = :id",
+    "run": "run = :run",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +194,16 @@ class LedgerReader:
         found = self._entries(_EXACTLY, 1, delivery=delivery)
         return found[0] if found else None
 
+    @property
+    def version(self) -> int:
+        """The version of its schema: ours, or that of an older glassq until the pool writes to it."""
+        return self._database.version if self._database else VERSION
+
     def recent(self, limit: int, state: str | None = None) -> list[Entry]:
         """The `limit` entries updated last, newest first; only those in `state` if it is given."""
-        return self._entries(_RECENT, limit) if state is None else self._entries(_RECENT_OF, limit, state=state)
+        if state is None:
+            return self._entries(_RECENT, limit)
+        return self._entries(_of_state(_RECENT_OF, state), limit, state=state)
 
     def since(
         self, moment: datetime | None = None, wanted: Mapping[str, str] | None = None, limit: int | None = None
@@ -197,7 +221,8 @@ class LedgerReader:
     def jobs(self, state: str) -> list[str]:
         """The references of the jobs that held the deliveries in this state when their entries were written."""
         numbers = self._database is not None and self._database.version < JOBS_ARE_TEXT
-        return [_ref(row[0]) for row in self._rows(_NUMBERED_JOBS if numbers else _JOBS, state=state)[1]]
+        query = _of_state(_NUMBERED_JOBS if numbers else _JOBS, state)
+        return [_ref(row[0]) for row in self._rows(query, state=state)[1]]
 
     def counts(self, since: datetime | None = None) -> dict[str, int]:
         """The number of deliveries by state; only of those updated at `since` or later if it is given."""
@@ -259,6 +284,28 @@ class LedgerReader:
             return None
         source, labels, body, replayed, kept = rows[0]
         return RecordedPing(source, json.loads(labels or "{}"), bytes(body), replayed, json.loads(kept or "{}"))
+
+    def story(self, delivery: str) -> tuple[Evidence, ...]:
+        """Why attempts of the delivery with exactly this id failed, as far as that is kept."""
+        if self._database is None or "story" in missing(self._database.version):
+            return ()
+        rows = self._rows(_STORY, 1, delivery=delivery)[1]
+        return decode_evidence(rows[0][0]) if rows and rows[0][0] else ()
+
+    def activities(self, *, since: datetime | None = None, limit: int | None = None, **wanted: str) -> list[Activity]:
+        """What was done since, or the `limit` latest of it, newest first.
+
+        `wanted` are the values that the fields `did`, `cause`, `state`, `run` or `id` must have, and `who`, the actor.
+        None of a ledger of an older version.
+        """
+        if self._database is None or self._database.version < ACTIVITIES:
+            return []
+        values = {name: value for name, value in wanted.items() if value}
+        query = " AND ".join((_ACTIVITIES, *(_BY[name] for name in sorted(values)))) + " ORDER BY at DESC, id DESC"
+        if "who" in values:
+            values["as_whom"] = f"{_literal(values['who'])} (as %"
+        rows = self._rows(query, limit, since=stamp(since) if since else "", **values)[1]
+        return [_activity(dict(zip(Activity.__struct_fields__, row, strict=True))) for row in rows]
 
     def labelled(self, labels: Mapping[str, str], source: str | None = None) -> Iterator[str]:
         """The ids of deliveries that have all these labels, of which there is at least one, and this source.
@@ -368,6 +415,11 @@ class _SqliteReader:
         self._connection.close()
 
 
+def _of_state(query: str, state: str) -> str:
+    """The query, so that a database can see that it may use the index of open rows."""
+    return query.replace("{open}", _OPEN if state in _OPEN_STATES else "")
+
+
 def _literal(text: str) -> str:
     """The text as LIKE takes it literally."""
     return re.sub("([/%_])", r"/\1", text)
@@ -384,6 +436,13 @@ def _exists(file: Path, url: str) -> bool:
 def _ref(job: object) -> str:
     """A job's reference; "" for none. A ledger of an older version has numbers, and 0 for none."""
     return str(job) if job and job != "0" else ""
+
+
+def _activity(row: dict[str, Any]) -> Activity:
+    for name in ("at", "ended"):
+        if isinstance(row[name], str):
+            row[name] = datetime.fromisoformat(row[name])
+    return Activity(**row)
 
 
 def _entry(row: dict[str, Any]) -> Entry:

@@ -1,20 +1,25 @@
-"""The ledger's one table, and how a database is opened for it."""
+"""The ledger's two tables, and how a database is opened for them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 
 from glassq.database import engine as database
 from glassq.database.schema import Moment, Needs, checked_version, versions, write_version
-from glassq.ledger.version import JOBS_ARE_TEXT, KEY, OLDEST, missing
+from glassq.ledger.version import ACTIVITIES, JOBS_ARE_TEXT, KEY, OLDEST, missing, unwritable
 from glassq.ledger.version import VERSION as VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy.engine import URL, Connection, Engine
 
-# When you change the table below: raise VERSION in version.py, list the new columns there, and let `prepare` bring a
+    from glassq.settings import LedgerSettings
+
+# When you change a table below: raise VERSION in version.py, list the new columns there, and let `prepare` bring a
 # database of the previous version to the new one (it runs in a transaction that no other process can enter).
 metadata = sa.MetaData()
 
@@ -45,9 +50,39 @@ deliveries = sa.Table(
     sa.Column("body", sa.LargeBinary(1 << 20)),
     # since version 6
     sa.Column("kept", sa.Text),
+    # since version 7
+    sa.Column("story", sa.Text(1 << 20).with_variant(sa.Text(), "postgresql")),
+)
+# They have no index on some rows alone, as _OPEN_INDEX is.
+_WITHOUT_PARTIAL_INDEX = ("mysql", "mariadb")
+_STATES = sa.Index("deliveries_state", deliveries.c.state, deliveries.c.updated).ddl_if(
+    callable_=lambda *_, dialect, **__: dialect.name in _WITHOUT_PARTIAL_INDEX
 )
 
-NEEDS = Needs((deliveries.name,), "schema", VERSION)
+# Since version 7: who did what. The columns are those of Activity, but for `left`, which is a word of SQL. The name
+# says that the table is ours, as it may be in a database with others.
+activities = sa.Table(
+    "glassq_activity",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("at", Moment, nullable=False, index=True),
+    sa.Column("ended", Moment),
+    sa.Column("actor", sa.String(200), nullable=False),
+    sa.Column("via", sa.String(16), nullable=False),
+    sa.Column("did", sa.String(32), nullable=False),
+    sa.Column("command", sa.Text, nullable=False),
+    sa.Column("filter", sa.Text, nullable=False),
+    sa.Column("chosen", sa.Integer, nullable=False),
+    sa.Column("done", sa.Integer, nullable=False),
+    sa.Column("failed", sa.Integer, nullable=False),
+    sa.Column("remaining", sa.Integer, nullable=False),
+    sa.Column("run", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("cause", sa.String(64), nullable=False, index=True),
+)
+
+NEEDS = Needs((deliveries.name, activities.name), "schema", VERSION)
 # Open deliveries are few among all: counting them must not read every row.
 _OPEN_INDEX = "CREATE INDEX IF NOT EXISTS deliveries_open ON deliveries (updated) WHERE state IN ('buried', 'retrying')"
 
@@ -87,6 +122,23 @@ def open_for_reading(url: URL) -> tuple[Engine, int] | None:
     return None
 
 
+def execute(settings: LedgerSettings, statement: str, values: Mapping[str, Any]) -> None:
+    """Has one plain SQL statement done, in a ledger that is brought to VERSION if necessary.
+
+    Raises LedgerError if it cannot be written, and SettingsError.
+    """
+    url = parse_url(settings.url)
+    try:
+        engine = open_for_writing(url)
+        try:
+            with engine.begin() as connection:
+                connection.execute(sa.text(statement), dict(values))
+        finally:
+            engine.dispose()
+    except (SQLAlchemyError, OSError) as error:
+        raise unwritable(url, database.reason_of(error)) from None
+
+
 def prepare(connection: Connection, url: URL) -> None:
     """Creates what is missing, inside the caller's transaction. Raises SettingsError if the schema is newer."""
     metadata.create_all(connection)
@@ -97,6 +149,8 @@ def prepare(connection: Connection, url: URL) -> None:
     found = checked_version(connection, "schema", VERSION, url, KEY)
     if found is not None and found < VERSION:
         _add_columns(connection, missing(found))
+        if found < ACTIVITIES and connection.dialect.name in _WITHOUT_PARTIAL_INDEX:
+            _STATES.create(connection)
         if found < JOBS_ARE_TEXT:
             _make_jobs_text(connection)
     write_version(connection, "schema", VERSION, OLDEST)
@@ -120,5 +174,5 @@ def _add_columns(connection: Connection, names: frozenset[str]) -> None:
 def _make_jobs_text(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("ALTER TABLE deliveries ALTER COLUMN job TYPE VARCHAR(128) USING job::text")
-    elif connection.dialect.name in ("mysql", "mariadb"):
+    elif connection.dialect.name in _WITHOUT_PARTIAL_INDEX:
         connection.exec_driver_sql("ALTER TABLE deliveries MODIFY job VARCHAR(128) NOT NULL")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from operator import itemgetter
@@ -18,14 +19,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import sqlalchemy as sa
 from msgspec.structs import astuple, replace
+from sqlalchemy.exc import IntegrityError
 
 from glassq import backoff, descriptors
 from glassq.database.engine import ReopeningEngine, reason_of
 from glassq.database.plain import stamp
 from glassq.database.pruning import Pruning
+from glassq.delivery import encode_evidence
+from glassq.ledger.activity_writer import row_of
 from glassq.ledger.duplicates import DuplicateLookup
 from glassq.ledger.entry import Entry
-from glassq.ledger.schema import deliveries, open_for_writing, parse_url
+from glassq.ledger.schema import activities, deliveries, open_for_writing, parse_url
+from glassq.ledger.texts import storable
 from glassq.log import fields, logger
 
 if TYPE_CHECKING:
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
+    from glassq.delivery import Evidence
+    from glassq.ledger.activity import Activity
     from glassq.settings import LedgerSettings
 
 log = logger("glassq.ledger")
@@ -42,9 +49,11 @@ log = logger("glassq.ledger")
 BATCH, LINGER, SOON = 200, 0.2, 0.02
 # Maximum number of entries that wait in memory (about 1 KiB each without their bodies).
 MAX_WAITING = 10_000
-# Maximum bytes of bodies and labels that wait in memory. Entries beyond it are recorded without theirs: a record of all
-# deliveries is worth more than the bodies of some.
+# Maximum bytes of bodies, labels and stories that wait in memory. Entries beyond it are recorded without theirs: a
+# record of all deliveries is worth more than the bodies of some.
 MAX_BODIES = 16 << 20
+# As so many bytes each failed attempt of a story counts: texts of this length are rare.
+_EVIDENCE = 4_096
 # Retries after a failure come after between RETRY and RETRY_CAP seconds, with full jitter.
 RETRY, RETRY_CAP = 0.5, 10.0
 # After `close` no further try begins later than LAST_TRY, and `close` waits CLOSE for the last one, in seconds.
@@ -84,6 +93,7 @@ class SqlLedger:
         self._room = bodies
         self._bare = 0
         self._waiting: deque[Entry] = deque()
+        self._marks: deque[Activity] = deque()
         self._dropped = 0
         self._in_hand = 0
         # how many unwritten entries are of open deliveries; and whether the last try to write failed
@@ -102,6 +112,14 @@ class SqlLedger:
             # the thread waits for the first one, for a full batch, or for the first that is soon to be written
             if len(self._waiting) in (1, BATCH) or (entry.state in _OPEN and self._owed == 1):
                 self._changed.notify_all()
+            if self._thread is None:
+                self._start()
+
+    def mark(self, activity: Activity) -> None:
+        """Takes what the pool itself did, to be written soon, unless another process has written this one (its id)."""
+        with self._changed:
+            self._marks.append(activity)
+            self._changed.notify_all()
             if self._thread is None:
                 self._start()
 
@@ -134,15 +152,17 @@ class SqlLedger:
 
     def _fitting(self, entry: Entry) -> Entry:
         """The entry, without its body and labels if those do not fit."""
+        if not self._keep_bodies:
+            entry = replace(entry, body=None, labels=None, kept=None)
         weight = _weight(entry)
-        if weight <= self._room and (self._keep_bodies or not weight):
+        if weight <= self._room:
             self._room -= weight
             return entry
         if self._keep_bodies:
             if not self._bare:
                 log.warning("ledger is behind: bodies are not kept, and cannot be replayed %s", fields(bytes=weight))
             self._bare += 1
-        return replace(entry, body=None, labels=None, kept=None)
+        return replace(entry, body=None, labels=None, kept=None, story=())
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name="ledger", daemon=True)
@@ -161,6 +181,7 @@ class SqlLedger:
             batch = self._take()
             try:
                 writer.write(batch)
+                self._write_marks(writer)
                 writer.prune()
             except Exception as error:
                 failures += 1
@@ -182,13 +203,25 @@ class SqlLedger:
         """Waits for something to do; False if the ledger is closed and no entry waits."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._waiting or self._close_at is not None, max(0.0, prune_at - time.monotonic())
+                lambda: self._waiting or self._marks or self._close_at is not None,
+                max(0.0, prune_at - time.monotonic()),
             )
             self._changed.wait_for(
                 lambda: len(self._waiting) >= BATCH or self._owed or self._close_at is not None, LINGER
             )
             self._changed.wait_for(lambda: len(self._waiting) >= BATCH or self._close_at is not None, SOON)
-            return bool(self._waiting) or self._close_at is None
+            return bool(self._waiting or self._marks) or self._close_at is None
+
+    def _write_marks(self, writer: _Writer) -> None:
+        """A role that may write entries alone is no reason to hold these up."""
+        while self._marks:
+            activity = self._marks.popleft()
+            try:
+                writer.mark(activity)
+            except Exception as error:
+                why = fields(did=activity.did, url=self._url, error=reason_of(error))
+                log.warning("ledger cannot be written: it will not know of this %s", why)
+                writer.close()
 
     def _take(self) -> list[Entry]:
         with self._changed:
@@ -264,6 +297,12 @@ class _Writer:
                 connection.execute(_UPDATE, values)
                 connection.execute(_INSERT, values)
 
+    def mark(self, activity: Activity) -> None:
+        """Writes the activity, unless it is there."""
+        descriptors.check()
+        with suppress(IntegrityError), self._database.engine().begin() as connection:
+            connection.execute(activities.insert(), row_of(activity))
+
     def prune(self) -> None:
         """Deletes some rows that are past retention, if that is due."""
         self.pruning.run_if_due(self._delete_old)
@@ -273,8 +312,10 @@ class _Writer:
         self._database.close()
 
     def _delete_old(self, limit: int) -> int:
+        before = datetime.now(UTC) - self._retention
         with self._database.engine().begin() as connection:
-            return connection.execute(_PRUNE, {"before": datetime.now(UTC) - self._retention, "rows": limit}).rowcount
+            connection.execute(_PRUNE_ACTIVITIES, {"before": before})
+            return connection.execute(_PRUNE, {"before": before, "rows": limit}).rowcount
 
 
 # "Insert or update, but never back in time", portably: two statements in one transaction. If another process inserts
@@ -310,6 +351,7 @@ _OLDEST = (
     .limit(sa.bindparam("rows", type_=sa.Integer))
     .subquery()
 )
+_PRUNE_ACTIVITIES = activities.delete().where(activities.c.at < sa.bindparam("before"))
 _PRUNE = deliveries.delete().where(deliveries.c.delivery.in_(sa.select(_OLDEST.c.delivery)))
 
 
@@ -339,18 +381,15 @@ def _json(value: Mapping[str, object] | None) -> str | None:
 
 
 def _key(value: str) -> str:
-    return _storable(value)[:MAX_KEY]
+    return storable(value)[:MAX_KEY]
 
 
 def _text(value: str) -> str:
-    return _storable(value)[:MAX_TEXT]
+    return storable(value)[:MAX_TEXT]
 
 
-def _storable(text: str) -> str:
-    """A lone surrogate or a NUL would have its whole batch refused for ever."""
-    if text.isprintable():
-        return text
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+def _story(evidence: tuple[Evidence, ...]) -> str | None:
+    return encode_evidence(evidence) if evidence else None
 
 
 # How fields of Entry are stored; the others are as they are.
@@ -362,11 +401,13 @@ _STORES: dict[str, Callable[[Any], Any]] = {
     "started": _moment,
     "labels": _json,
     "kept": _json,
+    "story": _story,
     **dict.fromkeys(("job", "result", "reason", "state", "tube"), _text),
 }
 _STORE = tuple(map(_STORES.get, Entry.__struct_fields__))
 
 
 def _weight(entry: Entry) -> int:
-    """Bytes of its body and labels, which count against MAX_BODIES."""
-    return len(entry.body or b"") + sum(map(len, (*entry.labels, *entry.labels.values())) if entry.labels else ())
+    """Bytes of its body, labels and story, which count against MAX_BODIES."""
+    labels = sum(map(len, (*entry.labels, *entry.labels.values()))) if entry.labels else 0
+    return len(entry.body or b"") + labels + (_EVIDENCE * len(entry.story) if entry.story else 0)

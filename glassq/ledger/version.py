@@ -6,18 +6,21 @@ from glassq.database.plain import check_version
 from glassq.errors import LedgerError
 
 # When you raise it, `schema.prepare` must bring a database of the previous version to the new one.
-VERSION = 6
-# The oldest version whose code may use the tables as they are now: `kept` may be missing in what it writes.
+VERSION = 7
+# The oldest version whose code may use the tables as they are now: `kept` and `story` may be missing in what it writes.
 OLDEST = 5
 KEY = "[ledger] url"
 # From this version on `job` is text: a reference of the queue's own.
 JOBS_ARE_TEXT = 5
+# From this version on there is the table of activities.
+ACTIVITIES = 7
 # The columns that `deliveries` got later, by the version that brought them.
 SINCE = {
     2: frozenset({"started", "fingerprint", "event"}),
     3: frozenset({"tube"}),
     4: frozenset({"body", "labels", "replayed"}),
     6: frozenset({"kept"}),
+    7: frozenset({"story"}),
 }
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from glassq.delivery import Delivery
     from glassq.ledger import Entry
     from glassq.ledger.reader import LedgerReader
+    from glassq.operations.activity import Activities
     from glassq.operations.corrector import Corrector
     from glassq.operations.progress import Progress
     from glassq.queues.base import Inspector, Producer
@@ -74,14 +75,19 @@ class Operations:
         settings: Settings,
         *,
         actor: str,
+        via: str = "cli",
         connect: Callable[[Settings], Inspector] = _connect,
         produce: Callable[[Settings], Producer] = _produce,
         open_ledger: Callable[[LedgerSettings], LedgerReader] = _open_ledger,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`actor` is the operator's name, for evidence and ledger. `clock` tells the time in UTC."""
+        """`actor` is the operator's name, for evidence and ledger, and `via` the face ("cli", "console").
+
+        `clock` tells the time in UTC.
+        """
         self.settings = settings
         self.actor = actor
+        self.via = via
         self.clock = clock
         self._connect = connect
         self._produce = produce
@@ -123,6 +129,12 @@ class Operations:
     def ledger(self) -> LedgerReader:
         """`with operations.ledger() as ledger:`. Raises LedgerError and SettingsError where it cannot be read."""
         return self._open_ledger(self.settings.ledger)
+
+    def activities(self, progress: Progress) -> Activities:
+        """What records who did what. See there."""
+        from glassq.operations.activity import Activities
+
+        return Activities(self, progress)
 
     @contextmanager
     def corrector(self, progress: Progress) -> Iterator[Corrector]:

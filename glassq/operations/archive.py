@@ -229,6 +229,7 @@ class Archiver:
             0.0,
             reason=str(self.file),
             tube=found.tube,
+            story=delivery.evidence,
         )
 
 

@@ -20,6 +20,7 @@ A delivery has to meet all conditions that are given.
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,6 +45,8 @@ FORMS = {
     "newer-than": "newer-than=DURATION",
     "older-than": "older-than=DURATION",
 }
+# So many ids are named in words.
+MAX_NAMED = 10
 _EXPECTED = "expected " + " or ".join(", ".join(FORMS.values()).rsplit(", ", 1))
 
 
@@ -117,6 +120,18 @@ class Filter:
             "older-than": self.older,
         }
         return frozenset(name for name, value in named.items() if value not in (None, ()))
+
+    @property
+    def typed(self) -> str:
+        """The conditions as they are typed, with quotes around those that the shell would take apart."""
+        one = {name: getattr(self, name) for name in ("source", "handler", "cause", "words", "tube")}
+        said = [f"error~{pattern.pattern}" for pattern in self.errors]
+        said += [f"result~{pattern.pattern}" for pattern in self.results]
+        said += [f"label.{name}={value}" for name, value in self.labels]
+        said += [f"{name}={value}" for name, value in one.items() if value is not None]
+        for name, seconds in (("newer-than", self.newer), ("older-than", self.older)):
+            said += [] if seconds is None else [f"{name}={seconds:g}s"]
+        return shlex.join(said)
 
     def __bool__(self) -> bool:
         return bool(self.conditions)
@@ -226,6 +241,15 @@ class Selection:
     def bulk(self) -> bool:
         """Whether the deliveries are not named one by one."""
         return self.everything or bool(self.filter)
+
+    @property
+    def typed(self) -> str:
+        """What it is for: the ids, the conditions, or "all"."""
+        if self.ids:
+            more = len(self.ids) - MAX_NAMED
+            return " ".join(self.ids[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+        said = self.filter.typed or ("all" if self.everything else "")
+        return f"{said} limit={self.limit}".strip() if self.limit else said
 
     def check(self) -> None:
         """Raises InvalidRequest unless it has either ids, or says otherwise which deliveries are meant."""

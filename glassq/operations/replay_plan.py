@@ -71,6 +71,13 @@ class ReplayFilter:
             raise InvalidRequest("--limit goes with filters, not with ids")
         selection.filter.only(CONDITIONS, "replay")
 
+    @property
+    def typed(self) -> str:
+        """What is asked for, as Selection has it."""
+        if self.selection.ids:
+            return self.selection.typed
+        return f"state={self.state or 'done'} {self.selection.typed}".strip()
+
     def nothing_found_text(self) -> str:
         """What to say where there is no such delivery."""
         hint = "" if self.state else "; --state dropped looks among those that were dropped"

@@ -317,4 +317,5 @@ def _entry(delivery: Delivery, ref: str, tube: str, now: datetime) -> Entry:
         job=ref,
         reason=delivery.buried,
         tube=tube,
+        story=delivery.evidence,
     )

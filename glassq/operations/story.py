@@ -55,7 +55,7 @@ class Story:
 
     `found` is as it lies in the queue. Show of it what the properties here and the functions below return: masked text.
     `entry` is masked. `stored` is what the ledger kept of a delivery that is not in the queue, as it is; None: nothing.
-    `large` is its body, if that is in the body store.
+    `large` is its body, if that is in the body store. `failures` are those that the ledger kept of such a delivery.
     """
 
     found: Found | None
@@ -63,12 +63,13 @@ class Story:
     note: str
     stored: RecordedPing | None = None
     large: BodyExcerpt | None = None
+    failures: tuple[Evidence, ...] = ()
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
-        """Why its attempts failed, masked; none if it is not in the queue."""
+        """Why its attempts failed, masked."""
         delivery = self.found.delivery if self.found else None
-        return tuple(map(_masked, delivery.evidence)) if delivery else ()
+        return tuple(map(_masked, delivery.evidence if delivery else self.failures))
 
     @property
     def steps(self) -> tuple[StepWords, ...]:
@@ -137,18 +138,21 @@ class Story:
         fields |= {"labels": self.labels, "headers": self.headers, "content_type": self.content_type}
         fields["done"] = [msgspec.structs.asdict(step) for step in self.steps]
         fields["stored"] = self.large and msgspec.structs.asdict(self.large.stored)
-        evidence = [msgspec.structs.asdict(failure) for failure in self.evidence]
-        return {**fields, "age": round(delivery.age()), "evidence": evidence, "body": self.body}
+        return {**fields, "age": round(delivery.age()), "evidence": self._failures(), "body": self.body}
+
+    def _failures(self) -> list[dict[str, Any]]:
+        return [msgspec.structs.asdict(failure) for failure in self.evidence]
 
     def _left_delivery(self) -> dict[str, Any] | None:
-        """Of one that is not in the queue, what the ledger tells; its history went with its job."""
+        """Of one that is not in the queue, what the ledger tells."""
         entry = self.entry
         if self.found is not None or entry is None:
             return None
         known = {"id": entry.delivery, "source": entry.source, "received": entry.received}
-        about = {"labels": self.labels, "headers": self.headers, "content_type": self.content_type}
+        about: dict[str, Any] = {"labels": self.labels, "headers": self.headers, "content_type": self.content_type}
         steps = [msgspec.structs.asdict(step) for step in self.steps]
-        return {**known, **about, **({"done": steps} if steps else {}), "body": self.body}
+        about |= {"done": steps} if steps else {}
+        return {**known, **about, "evidence": self._failures(), "body": self.body}
 
 
 def tell(operations: Operations, queue: Inspector, text: str, progress: Progress) -> Story:
@@ -161,13 +165,13 @@ def tell(operations: Operations, queue: Inspector, text: str, progress: Progress
         found, missing = _find(Finder(operations, queue, progress), text), None
     except NotFound as error:
         found, missing = None, error
-    entry, stored, note = _recorded(operations, queue, text, found)
+    entry, stored, failures, note = _recorded(operations, queue, text, found)
     if missing is not None and entry is None:
         if isinstance(missing, NotInOurTubes):
             raise missing
         raise NotFound(f"{missing}; {note or 'the ledger does not know it either'}")
     large = _large(operations, found.delivery if found else None, entry, stored)
-    return Story(found, _masked_entry(entry) if entry else None, note, stored, large)
+    return Story(found, _masked_entry(entry) if entry else None, note, stored, large, failures)
 
 
 def _large(
@@ -209,15 +213,15 @@ def _find(finder: Finder, text: str) -> Found:
 
 def _recorded(
     operations: Operations, queue: Inspector, text: str, found: Found | None
-) -> tuple[Entry | None, RecordedPing | None, str]:
-    """What the ledger holds of it, its body if it is not in the queue, and why that is nothing.
+) -> tuple[Entry | None, RecordedPing | None, tuple[Evidence, ...], str]:
+    """What the ledger holds of it; if it is not in the queue, its body and its failures; and why that is nothing.
 
     Raises Ambiguous; and where it is not in the queue, LedgerError and SettingsError.
     """
     if found is None and queue.is_ref(text):
-        return None, None, "the queue may use a job's id again: ask by the delivery's id"
+        return None, None, (), "the queue may use a job's id again: ask by the delivery's id"
     if found is not None and not found.name:
-        return None, None, "damaged: nobody knows which delivery it was"
+        return None, None, (), "damaged: nobody knows which delivery it was"
     begins = found is None or (not queue.is_ref(text) and found.name.startswith(text.strip().lower()))
     wanted = checked_prefix(text) if begins or found is None else found.name
     try:
@@ -225,16 +229,17 @@ def _recorded(
             entries = {entry.delivery: entry for entry in ledger.find(wanted)}
             name = found.name if found else next(iter(entries), "")
             stored = None if found else ledger.recorded_ping(name)
+            failures = () if found else ledger.story(name)
             note = ledger.absent
     except (LedgerError, SettingsError) as error:
         if found is None:
             # nobody knows then whether there was such a delivery
             raise
-        return None, None, str(error)
+        return None, None, (), str(error)
     names = {*entries, *([found.name] if found else [])}
     if len(names) > 1 and wanted not in names:
         raise ambiguous(text, list(names))
-    return entries.get(name), stored, note
+    return entries.get(name), stored, failures, note
 
 
 # -- as JSON -----------------------------------------------------------------------------------------------------------
@@ -257,7 +262,7 @@ def _route(found: Found) -> dict[str, str] | None:
 
 def _recorded_fields(entry: Entry) -> dict[str, Any]:
     fields = {**msgspec.structs.asdict(entry), "job": ref_of(entry)}
-    return {name: value for name, value in fields.items() if name not in ("body", "labels")}
+    return {name: value for name, value in fields.items() if name not in ("body", "labels", "story")}
 
 
 # -- masked ------------------------------------------------------------------------------------------------------------

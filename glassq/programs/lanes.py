@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from glassq.bodies import BodyStore
     from glassq.hooks import Hooks
     from glassq.ledger import Ledger
+    from glassq.programs.beginning import Beginning
     from glassq.push.queue_yaml import PushQueue
     from glassq.routes import Context, Routes
     from glassq.settings import Settings
@@ -41,7 +42,14 @@ if TYPE_CHECKING:
     from glassq.worker.unrouted import Unrouted
 
 
-def consume(settings: Settings, queues: Mapping[str, PushQueue], loaded: Routes, slot: Slot, throttle: Throttle) -> int:
+def consume(
+    settings: Settings,
+    queues: Mapping[str, PushQueue],
+    loaded: Routes,
+    slot: Slot,
+    throttle: Throttle,
+    beginning: Beginning,
+) -> int:
     """The main function of a lane child."""
     worker = settings.worker
     try:
@@ -57,6 +65,7 @@ def consume(settings: Settings, queues: Mapping[str, PushQueue], loaded: Routes,
     most = _share([found.route.concurrency or 1 for found in loaded.lane_routes], processes(settings))
     made = Lanes(slot, shared.lane, most)
     limit = worker.max_jobs * min(most, len(slot.lanes))
+    beginning.tell(ledger)
     with adding_tasks(settings):
         return lanes.run(made, context.loop, ledger, slot, max_jobs=limit, max_rss=worker.max_rss)
 
@@ -122,6 +131,8 @@ class _Shared:
         tubes = [found.tube for found in self.routes.lane_routes]
         main = self.throttle.limiter(slot.index, free=[], limited=tubes)
         limiter = gated(self.rules, main, self.throttle, slot.index, receiver, keys_over_hosts(settings))
-        settlement = Settlement(receiver, self.ledger, slot.counters, self.bodies, self.hooks)
+        settlement = Settlement(
+            receiver, self.ledger, slot.counters, self.bodies, self.hooks, largest=settings.queue.url.largest
+        )
         consumer = Consumer(receiver, limiter, executor, settlement, slot, losses=self.losses)
         return Lane(slot, receiver, lease, consumer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,6 +21,7 @@ from glassq.log import fields
 from glassq.mask import masked_line
 from glassq.policy import deadlines_of, policy_of
 from glassq.programs import lanes, notifying, scheduling, sharing, shelving, sweeping
+from glassq.programs.beginning import Beginning
 from glassq.programs.context import adding_tasks, context_of
 from glassq.programs.gating import (
     breakers_of,
@@ -65,7 +67,9 @@ if TYPE_CHECKING:
     from glassq.worker.throttle import Throttle, TubeLimiter
 
 
-def load_handlers(settings: Settings, queues: Mapping[str, PushQueue], loaded: Callable[[str], None]) -> ChildMain:
+def load_handlers(
+    settings: Settings, queues: Mapping[str, PushQueue], beginning: Beginning, loaded: Callable[[str], None]
+) -> ChildMain:
     """Loads what all children share; calls `loaded` after each handler. Raises SettingsError. See `template.Load`."""
     found = loading.load(settings, makers(settings, queues), lambda handler: _loaded(handler, loaded))
     # imported here, so that children share them; each child makes its own
@@ -76,10 +80,12 @@ def load_handlers(settings: Settings, queues: Mapping[str, PushQueue], loaded: C
 
         def work(slot: Slot, throttle: Throttle) -> int:
             main = lanes.consume if slot.lanes else consume
-            return main(settings, queues, found, slot, throttle)
+            return main(settings, queues, found, slot, throttle, beginning)
 
         return work
-    return lambda slot, throttle: EX_NO_LANES if slot.lanes else consume(settings, queues, found, slot, throttle)
+    return lambda slot, throttle: (
+        EX_NO_LANES if slot.lanes else consume(settings, queues, found, slot, throttle, beginning)
+    )
 
 
 def _loaded(handler: str, loaded: Callable[[str], None]) -> None:
@@ -96,7 +102,12 @@ def makers(settings: Settings, queues: Mapping[str, PushQueue]) -> loading.Maker
 
 
 def consume(
-    settings: Settings, queues: Mapping[str, PushQueue], loaded: routes.Routes, slot: Slot, throttle: Throttle
+    settings: Settings,
+    queues: Mapping[str, PushQueue],
+    loaded: routes.Routes,
+    slot: Slot,
+    throttle: Throttle,
+    beginning: Beginning,
 ) -> int:
     """The main function of a child. Makes everything that the child needs, because it runs after the fork."""
     worker = settings.worker
@@ -126,9 +137,10 @@ def consume(
         unrouted=unrouted_of(settings).verdict,
         hooks=watching,
     )
-    settlement = Settlement(receiver, ledger, slot.counters, bodies, watching)
+    settlement = Settlement(receiver, ledger, slot.counters, bodies, watching, largest=settings.queue.url.largest)
     others = pool_prefixes(settings.queue.tube)
     consumer = Consumer(receiver, limiter, executor, settlement, slot, others, children=worker.processes)
+    beginning.tell(ledger)
     with adding_tasks(settings):
         return child.run(consumer, receiver, lease, ledger, slot, max_jobs=worker.max_jobs, max_rss=worker.max_rss)
 
@@ -219,8 +231,8 @@ def read(config: str | None) -> Settings:
     return settings
 
 
-def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
-    """The plan of the pool according to the settings. Raises SettingsError."""
+def plan(settings: Settings, in_effect: InEffect | None = None, *, first: bool = True) -> PoolPlan:
+    """The plan of the pool according to the settings, the `first` one or that of a reload. Raises SettingsError."""
     for mistake in settings.ignored:
         log.logger("glassq.worker").warning("settings of another program are wrong %s", fields(why=mistake))
     check_tables(settings)
@@ -242,9 +254,9 @@ def plan(settings: Settings, in_effect: InEffect | None = None) -> PoolPlan:
     if over_hosts(settings):
         limits = [replace(limit, shared=True) for limit in limits]
     tubes = worked_tubes(settings, queues)
-    pool = settings.metrics.pool
+    pool, beginning = settings.metrics.pool, Beginning(first=first)
     return PoolPlan(
-        lambda loaded: load_handlers(settings, queues, loaded),
+        lambda loaded: load_handlers(settings, queues, beginning, loaded),
         processes=worker.processes,
         drain=settings.longest_deadline + worker.grace,
         preload=worker.preload,
@@ -285,11 +297,12 @@ def main() -> int:
     seconds = int(watchdog) / 1e6 if watchdog else None
     directory = os.environ.get("RUNTIME_DIRECTORY")
     in_effect = InEffect("glassq-worker", POOL, directory)
+    first = chain([True], repeat(False))
     try:
         if not wait_for_work(lambda: loading.without_routes(read(given.config)), notify, seconds):
             return 0
         return Pool(
-            lambda: plan(read(given.config), in_effect),
+            lambda: plan(read(given.config), in_effect, first=next(first)),
             notify,
             watchdog=seconds,
             in_effect=in_effect,

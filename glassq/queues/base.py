@@ -119,7 +119,9 @@ class Change(msgspec.Struct, frozen=True):
 class TubeCounts(msgspec.Struct, frozen=True):
     """The number of jobs of a tube in each state, and of consumers that wait for one; all 0 if there is no such tube.
 
-    `paused_for` is the time until the tube goes on, in seconds; 0 if it is not paused.
+    `paused_for` is the time until the tube goes on, in seconds; 0 if it is not paused. `total` and `deleted` are how
+    many jobs were put and deleted since the server started, or the tube began: their growth is what comes and goes. A
+    delivery that is tried again is another job. None: the engine does not count them.
     """
 
     name: str
@@ -129,6 +131,8 @@ class TubeCounts(msgspec.Struct, frozen=True):
     buried: int = 0
     waiting: int = 0
     paused_for: int = 0
+    total: int | None = None
+    deleted: int | None = None
 
     @property
     def jobs(self) -> int:

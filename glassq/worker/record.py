@@ -16,7 +16,7 @@ from glassq.worker.metrics import ATTEMPTS, SECONDS, UNACKNOWLEDGED, WAIT
 from glassq.worker.outcome import Kind
 
 if TYPE_CHECKING:
-    from glassq.delivery import Delivery
+    from glassq.delivery import Delivery, Evidence
     from glassq.errors import QueueError
     from glassq.ledger import Ledger
     from glassq.metrics import ProcessCounters
@@ -147,7 +147,16 @@ def _entry(attempt: Attempt, state: str, tube: str, holder: str, result: str) ->
         body=delivery.body,
         labels=delivery.labels,
         kept=_kept(delivery),
+        story=_story(attempt, state),
     )
+
+
+def _story(attempt: Attempt, state: str) -> tuple[Evidence, ...]:
+    """Why its attempts failed; nothing while the job still tells it, to be tried again."""
+    before = attempt.delivery.evidence
+    if state == "buried" and attempt.evidence is not None:
+        return (*before, attempt.evidence)
+    return () if state == "retrying" else before
 
 
 def _kept(delivery: Delivery) -> dict[str, object] | None:

@@ -58,8 +58,8 @@ def archive(app: App, selection: Selection, directory: Path | None, dry_run: boo
             summary = [f"{count} would go into a file in {directory}"] if plan.chosen else []
             return tell(app, plan.preview(), *summary, as_json=as_json, every=True, empty=empty, file=None)
         confirm(f"archive {count} into a file in {directory}?", needed=bool(plan.chosen and selection.bulk and not yes))
-        with app.progress(stoppable=True) as progress:
-            report = operation.carry_out(app.operations, queue, plan, progress, directory)
+        with app.acting("archive", chosen=len(plan.chosen), filter_=selection.typed) as progress:
+            report = progress.came_to(operation.carry_out(app.operations, queue, plan, progress, directory))
     summaries = _summary(report) if plan.chosen else []
     file = str(report.file) if report.file else None
     return tell(app, report, *summaries, as_json=as_json, every=bool(selection.ids), empty=empty, file=file)

@@ -7,6 +7,7 @@ import click
 from glassq.cli.app import App, as_json, dry_run, pass_app
 from glassq.cli.report import tell
 from glassq.operations import bury as operation
+from glassq.operations.filters import Selection
 
 
 @click.command()
@@ -23,6 +24,6 @@ def bury(app: App, ids: tuple[str, ...], reason: str, dry_run: bool, as_json: bo
             plan = operation.plan(app.operations, queue, ids, progress)
         if dry_run:
             return tell(app, plan.preview(), as_json=as_json)
-        with app.progress(stoppable=True) as progress:
-            report = operation.carry_out(app.operations, queue, plan, progress, reason)
+        with app.acting("bury", chosen=len(plan.chosen), filter_=Selection(ids=ids).typed) as progress:
+            report = progress.came_to(operation.carry_out(app.operations, queue, plan, progress, reason))
     return tell(app, report, as_json=as_json)

@@ -44,8 +44,8 @@ def delete(app: App, selection: Selection, lost: bool, dry_run: bool, yes: bool,
             if not selection.bulk:
                 _name(plan)
             confirm(f"delete {deliveries(plan.count)} for good?", needed=True)
-        with app.progress(stoppable=True) as progress:
-            report = operation.carry_out(app.operations, queue, plan, progress)
+        with app.acting("delete", chosen=plan.count, filter_="lost" if lost else selection.typed) as progress:
+            report = progress.came_to(operation.carry_out(app.operations, queue, plan, progress))
     return tell(app, report, as_json=as_json, empty=empty)
 
 

@@ -63,8 +63,12 @@ def forget(
         if not as_json or not yes:
             click.echo(line(f"found: {_where(plan.places)}"), err=True)
         confirm("remove all of it for good?", needed=not yes)
-        with app.progress(stoppable=True) as progress:
-            report = operation.carry_out(app.operations, queue, plan, progress)
+        # not of whom: that is to be forgotten as well
+        names = " ".join(f"label.{name}=***" for name, _ in asked.labels)
+        with app.acting(
+            "forget", chosen=plan.places.total, filter_=names, command=f"glassq forget {names}"
+        ) as progress:
+            report = progress.came_to(operation.carry_out(app.operations, queue, plan, progress))
     return _tell(app, report, report.places, as_json)
 
 

@@ -71,6 +71,7 @@ def move_on(app: App, as_json: bool) -> int:
     """Put what is in the journal into the queue, oldest first, now."""
     with app.progress(stoppable=True) as progress:
         came_to = operation.move_on(app.operations, progress)
+    app.has_done("journal move-on", done=came_to.moved)
     if as_json:
         print_json(came_to.document())
     elif not came_to.before:

@@ -64,6 +64,6 @@ def kick(
         if dry_run:
             return tell(app, plan.preview(), as_json=as_json, empty=empty)
         confirm(f"kick {deliveries(len(plan.chosen))}?", needed=bool(plan.chosen and selection.bulk and not yes))
-        with app.progress(stoppable=True) as progress:
-            report = operation.carry_out(app.operations, queue, plan, progress, pace)
+        with app.acting("kick", chosen=len(plan.chosen), filter_=selection.typed) as progress:
+            report = progress.came_to(operation.carry_out(app.operations, queue, plan, progress, pace))
     return tell(app, report, as_json=as_json, empty=empty)

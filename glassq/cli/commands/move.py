@@ -105,10 +105,11 @@ def move(
         many = bool(plan.chosen) and not selection.ids
         if not dry_run:
             confirm(f"move {deliveries(len(plan.chosen))} to tube {line(target)}?", needed=many and not yes)
-        with app.progress(stoppable=True) as progress:
+        about = asked.selection.typed or (f"tube={origin}" if origin else "")
+        with app.acting("move", chosen=0 if dry_run else len(plan.chosen), filter_=about) as progress:
             report = plan.preview()
             if not dry_run:
-                report = operation.carry_out(app.operations, queue, plan, progress, target)
+                report = progress.came_to(operation.carry_out(app.operations, queue, plan, progress, target))
             if origin and report.error is None:
                 _warn_at_work(queue, origin, progress)
     nothing = f"nothing waits in tube {origin} that fits" if origin else nothing_found_text(selection.filter)
@@ -133,12 +134,13 @@ def _between_engines(
             if unseen:
                 asked = f"move {deliveries(len(plan.chosen))} and about {unseen} that wait to {place}?"
             confirm(asked, needed=bool(plan.chosen or unseen) and not yes)
-        with app.progress(stoppable=True) as progress:
+        chosen = 0 if dry_run else max(len(plan.chosen) + unseen, int(follow))
+        with app.acting("move", chosen=chosen, filter_=f"everything to {place}") as progress:
             report = plan.preview()
             if dry_run and unseen:
                 progress.note(f"about {unseen} more wait, and would be received and moved")
             if not dry_run:
-                report = engines.carry_out(moving, queue, there, plan, progress, follow=follow)
+                report = progress.came_to(engines.carry_out(moving, queue, there, plan, progress, follow=follow))
             for words in moving.left_behind():
                 progress.note(words)
             if not dry_run and report.error is None:

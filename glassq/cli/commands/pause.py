@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 import click
 
@@ -32,6 +33,7 @@ def pause(app: App, tubes: tuple[str, ...], period: str | None, as_json: bool) -
         length = None if period is None else _seconds(period, longest)
         chosen = operation.chosen(app.operations, queue, tubes)
         paused = operation.pause(queue, {name: name for name in chosen}, length or longest)
+    app.has_done("pause", done=sum(paused.values()), filter_=shlex.join(chosen))
     code = tell_paused("tube", "job", paused, _LASTING, as_json, length, kept=kept)
     if any(paused.values()) and not as_json:
         click.echo(f"pings are still accepted; {app.command('resume')} lets all tubes go on")
@@ -58,4 +60,5 @@ def resume(app: App, tubes: tuple[str, ...], as_json: bool) -> None:
     with app.operations.queue() as queue:
         chosen = operation.chosen(app.operations, queue, tubes)
         resumed = operation.resume(queue, {name: name for name in chosen})
+    app.has_done("resume", done=sum(resumed.values()), filter_=shlex.join(chosen))
     tell_resumed("tube", resumed, as_json)

@@ -59,6 +59,8 @@ def put(
     with app.progress() as progress:
         plan = operation.plan(app.operations, request, body, progress)
         receipt = None if dry_run else operation.carry_out(app.operations, plan, progress)
+    # what scripts run on any host: they hear of no ledger that is not there
+    app.has_done("put", done=int(receipt is not None), filter_=plan.delivery.id, warn=False)
     if as_json:
         print_json(plan.document(receipt))
     else:

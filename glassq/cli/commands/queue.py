@@ -82,6 +82,9 @@ def check(app: App, as_json: bool) -> int:
 def _tell(app: App, do: Callable[..., TablesReport], url: str, role: str, as_json: bool) -> None:
     app.uses = USES
     report = do(app.operations, url=url, role=role)
+    if report.made or report.changed or report.granted:
+        # the ledger may be missing still
+        app.has_done(f"queue {do.__name__}", warn=False)
     if as_json:
         print_json(report.document())
         return

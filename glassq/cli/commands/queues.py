@@ -54,6 +54,7 @@ def pause(app: App, names: tuple[str, ...], as_json: bool) -> int:
         tubes = worker_queues.chosen(app.operations, queue, progress, names)
         paused = pausing.pause(queue, tubes, queue.capabilities.max_delay)
         kept = queue.capabilities.keeps_pause
+    app.has_done("pause", done=sum(paused.values()), filter_=shlex.join(names))
     return tell_paused("queue", "task", paused, lasting, as_json, kept=kept)
 
 
@@ -65,6 +66,7 @@ def resume(app: App, names: tuple[str, ...], as_json: bool) -> None:
     """Let paused queues go on."""
     with app.progress() as progress, app.operations.queue() as queue:
         resumed = pausing.resume(queue, worker_queues.chosen(app.operations, queue, progress, names))
+    app.has_done("resume", done=sum(resumed.values()), filter_=shlex.join(names))
     tell_resumed("queue", resumed, as_json)
     push = app.operations.settings.push
     planned = push_queues.planned(app.operations).queues if push and not as_json else {}
@@ -94,8 +96,10 @@ def purge(app: App, name: str, dry_run: bool, yes: bool, as_json: bool) -> int:
             return _tell(plan.preview(), as_json)
         question = f"delete {_tasks(plan.total)} of queue {line(name)} for good ({_by_state(plan.waiting)})?"
         confirm(question, needed=plan.total > 0 and not yes)
-        with app.progress(stoppable=True) as progress:
+        with app.acting("purge", chosen=plan.total, filter_=f"queue={name}") as progress:
             report = operation.carry_out(app.operations, queue, plan, progress)
+            done = report.purged.deleted
+            progress.counted(done=done, left=max(0, plan.total - done))
             if report.error is not None:
                 progress.note(f"until then {_tasks(report.purged.deleted)} of queue {name} were deleted")
                 raise report.error

@@ -69,8 +69,8 @@ def replay(
             return tell(app, plan.preview(), _summary(asked, plan.preview(), "would be "), as_json=as_json, every=True)
         many = bool(plan.chosen and not selection.ids)
         confirm(f"replay {deliveries(len(plan.chosen))}?", needed=many and not yes)
-        with app.progress(stoppable=True) as progress:
-            report = operation.carry_out(app.operations, queue, plan, progress, pace, from_step)
+        with app.acting("replay", chosen=len(plan.chosen), filter_=asked.typed) as progress:
+            report = progress.came_to(operation.carry_out(app.operations, queue, plan, progress, pace, from_step))
     return tell(app, report, _summary(asked, report), as_json=as_json, every=bool(selection.ids))
 
 

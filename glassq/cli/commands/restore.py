@@ -44,8 +44,8 @@ def restore(
             code = tell(app, plan.preview(), f"{count} would be restored", as_json=as_json, every=bool(plan.jobs))
             return code or int(bool(plan.damage))
         confirm(f"put {count} back, buried?", needed=bool(plan.jobs) and not yes)
-        with app.progress(stoppable=True) as progress:
-            report = operation.carry_out(app.operations, queue, plan, progress)
+        with app.acting("restore", chosen=len(plan.jobs), filter_=" ".join(map(str, files))) as progress:
+            report = progress.came_to(operation.carry_out(app.operations, queue, plan, progress))
     restored = report.count(Did.RESTORED)
     hint = "Look at them with `glassq buried`, have one worked again with `glassq kick ID`."
     lines = [f"{deliveries(restored)} restored, buried", *([hint] if restored else [])]

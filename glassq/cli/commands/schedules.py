@@ -49,6 +49,7 @@ def run(app: App, name: str, as_json: bool) -> None:
 
     with app.progress(stoppable=True) as progress:
         delivery = operation.run_now(app.operations, name, progress)
+        app.has_done("schedules run", filter_=name)
         outcome = operation.follow(app.operations, delivery, progress)
     if as_json:
         told = {"schedule": name, "delivery": delivery.id, "tube": delivery.tube, "labels": delivery.labels}
@@ -72,6 +73,7 @@ def pause(app: App, names: tuple[str, ...], as_json: bool) -> None:
     from glassq.operations import schedules as operation
 
     operation.pause(app.operations, names)
+    app.has_done("schedules pause", done=len(names), filter_=" ".join(names))
     _tell(names, "paused", "is paused: nothing is put until `glassq schedules resume {name}`", as_json)
 
 
@@ -84,6 +86,7 @@ def resume(app: App, names: tuple[str, ...], as_json: bool) -> None:
     from glassq.operations import schedules as operation
 
     operation.resume(app.operations, names)
+    app.has_done("schedules resume", done=len(names), filter_=" ".join(names))
     _tell(names, "resumed", "goes on", as_json)
 
 

@@ -54,6 +54,8 @@ def _print(app: App, out: Console, told: Story) -> None:
         _print_found(out, told, found)
     elif entry is not None:
         _section(out, f"delivery {line(entry.delivery)}", _left(told, entry))
+        for evidence in told.evidence:
+            _print_evidence(out, evidence)
         if told.stored is not None:
             _print_body(out, told.body)
     if entry is not None:

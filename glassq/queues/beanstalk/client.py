@@ -139,6 +139,8 @@ def _tube_stats(name: str, found: Mapping[str, str]) -> TubeStats:
         waiting=int(found["current-waiting"]),
         paused_for=int(found["pause-time-left"]),
         using=int(found["current-using"]),
+        total=int(found["total-jobs"]),
+        deleted=int(found["cmd-delete"]),
     )
 
 

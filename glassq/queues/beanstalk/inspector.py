@@ -243,4 +243,5 @@ def _job(stats: JobStats, body: bytes) -> Job:
 
 
 def _counts(tube: TubeStats) -> TubeCounts:
-    return TubeCounts(tube.name, tube.ready, tube.reserved, tube.delayed, tube.buried, tube.waiting, tube.paused_for)
+    states = (tube.ready, tube.reserved, tube.delayed, tube.buried)
+    return TubeCounts(tube.name, *states, tube.waiting, tube.paused_for, tube.total, tube.deleted)

@@ -81,7 +81,8 @@ class JobStats:
 class TubeStats:
     """The number of jobs of a tube in each state. `paused_for` is in seconds, 0 if the tube is not paused.
 
-    `using` is the number of connections that put into it.
+    `using` is the number of connections that put into it. `total` counts the jobs that were put into it, `deleted`
+    those that were deleted from it; both begin anew with the tube.
     """
 
     name: str
@@ -92,6 +93,8 @@ class TubeStats:
     waiting: int
     paused_for: int
     using: int = 0
+    total: int = 0
+    deleted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,9 +63,15 @@ def test_a_tube_is_counted_by_states(roles: Roles) -> None:
     one_in_each_state(roles)
     roles.put(b"one more")
     if roles.able.exact_counts:
-        assert roles.counts() == TubeCounts(roles.tube, ready=2, reserved=1, delayed=1, buried=1)
+        assert without_totals(roles.counts()) == TubeCounts(roles.tube, ready=2, reserved=1, delayed=1, buried=1)
     assert roles.counts().jobs == 5
-    assert roles.counts(roles.other) == TubeCounts(roles.other)
+    # the engine counts what comes and goes, or not at all
+    assert (roles.counts().total, roles.counts().deleted) in ((5, 0), (None, None))
+    assert without_totals(roles.counts(roles.other)) == TubeCounts(roles.other)
+
+
+def without_totals(counts: TubeCounts) -> TubeCounts:
+    return replace(counts, total=None, deleted=None)
 
 
 def test_the_counts_come_in_the_order_of_the_names(roles: Roles) -> None:

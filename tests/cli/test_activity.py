@@ -1,0 +1,125 @@
+"""`glassq activity`, and that commands which change something are in it; the others are not."""
+
+from __future__ import annotations
+
+import getpass
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq.cli.app import App
+from glassq.errors import QueueUnavailable, Stopped
+from glassq.operations import activity
+from tests.cli.conftest import a_delivery, put
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Cli, Said
+    from tests.queues.raw import Queue
+
+
+def done_by(said: Said) -> list[tuple[str, str, str, int, int]]:
+    return [
+        (each["did"], each["state"], each["filter"], each["chosen"], each["done"]) for each in said.json["activities"]
+    ]
+
+
+def test_every_change_is_recorded_and_nothing_else(queue: Queue, cli: Cli) -> None:
+    deliveries = [a_delivery() for _ in range(4)]
+    first, second, third, _ = [put(queue, each, "buried") for each in deliveries]
+    cli.record(deliveries[0], "buried", job=first)
+    # looks, dry runs and refusals
+    for words in (
+        ("status",),
+        ("kick", "--all", "--dry-run"),
+        ("kick", "nobody"),
+        ("kick", "--where", "error~nothing like it", "--yes"),
+        ("delete", str(first)),
+        ("bury", str(first)),
+        ("put", "--source", "new", "--no-check", "--dry-run"),
+        ("resume",),
+    ):
+        cli(*words, answer="{}")
+    nothing = cli("activity")
+    assert (nothing.code, nothing.out) == (0, "nothing was done that the ledger knows of\n")
+
+    assert cli("kick", str(first), str(second), "999999").code == 1
+    assert cli("delete", str(third), "--yes").code == 0
+    assert cli("pause", "glassq", "--for", "10m").code == 0
+    assert cli("resume", "glassq").code == 0
+    made = cli("put", "--source", "new", "--no-check", "--label", "token=Xk3kd8w2mPq9", answer="{}")
+    assert made.code == 0, made.err
+    assert cli("forget", "label.collection=timeline", "--yes").code == 0
+    assert cli("archive", "--all", "--yes").code == 0
+
+    told = cli("activity", "--json")
+    assert done_by(told) == [
+        ("forget", "done", "label.collection=***", 3, 3),
+        ("put", "done", made.out.strip(), 1, 1),
+        ("resume", "done", "glassq", 1, 1),
+        ("pause", "done", "glassq", 1, 1),
+        ("delete", "done", str(third), 1, 1),
+        ("kick", "done", f"{first} {second} 999999", 2, 2),
+    ]
+    kicked = told.json["activities"][-1]
+    assert (kicked["failed"], kicked["left"], kicked["via"]) == (1, 0, "cli")
+    assert kicked["ended"] >= kicked["at"]
+    assert kicked["command"].startswith("glassq --config ") and kicked["command"].endswith(
+        f"kick {first} {second} 999999"
+    )
+    assert "timeline" not in told.out and "Xk3kd8w2mPq9" not in told.out
+
+    who = kicked["actor"]
+    assert getpass.getuser() in who
+    assert [name for name, *_ in done_by(cli("activity", "--did", "kick", "--who", who.split()[0], "--json"))] == [
+        "kick"
+    ]
+    assert done_by(cli("activity", "--since", "0s", "--json")) == []
+    table = cli("activity", "--limit", "2").out
+    assert [word in table for word in ("forget", "put", "resume", "3 of 3", "label.collection=***")] == [
+        True,
+        True,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_a_ledger_that_is_not_there_stops_no_command_and_is_told_once(queue: Queue, cli: Cli) -> None:
+    job = put(queue, a_delivery(), "buried")
+    said = cli("kick", str(job))
+    assert said.code == 0
+    assert said.err == f"glassq: `glassq --config {cli.file} activity` will not know of this: no ledger at " + (
+        f"{cli.directory}/ledger.db yet\n"
+    )
+    assert queue.stats_job(job).state == "ready"
+    assert cli("activity", "--json").json == {"activities": []}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (None, [("done", "")]),
+        (Stopped(), [("stopped", "interrupted")]),
+        (KeyboardInterrupt(), [("stopped", "interrupted")]),
+        (QueueUnavailable("it is gone"), [("failed", "it is gone")]),
+        (ZeroDivisionError("in our code"), [("failed", "ZeroDivisionError")]),
+    ],
+)
+def test_whatever_ends_a_command_ends_its_activity(
+    offline: Cli, error: BaseException | None, expected: list[tuple[str, str]]
+) -> None:
+    offline.record(a_delivery(), "done")
+    app = App(str(offline.file), {})
+    with suppress(*([type(error)] if error else [])), app.acting("kick", chosen=3):
+        assert [each.state for each in activity.newest(app.operations)] == ["running"]
+        if error is not None:
+            raise error
+    assert [(each.state, each.note) for each in activity.newest(app.operations)] == expected
+    with app.acting("kick", chosen=0):
+        assert len(activity.newest(app.operations)) == 1
+
+
+@pytest.mark.parametrize("words", [("--since", "yesterday"), ("--limit", "0")])
+def test_a_request_that_cannot_be_right_is_refused(offline: Cli, words: tuple[str, ...]) -> None:
+    assert offline("activity", *words).code == 2
