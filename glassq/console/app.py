@@ -155,8 +155,7 @@ def _write(console: Console, answer: Answer, request: PageRequest, req: falcon.R
     elif isinstance(answer, Page):
         resp.status = answer.status
         if req.context.twin:
-            # a half of a pair, which UTF-8 cannot hold, is written as JSON writes it
-            resp.content_type, resp.data = JSON, f"{to_json(answer.document)}\n".encode("utf-8", "backslashreplace")
+            resp.content_type, resp.text = JSON, to_json(answer.document) + "\n"
         else:
             _html(resp, _page(console, answer, request, _actor(console, req)), req)
     else:

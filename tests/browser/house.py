@@ -98,7 +98,7 @@ class House:
         self._console = Process(command, self.dir / "console.log")
         self._pool.ready()
         wait_for(lambda: _LINK.search(self.console_log()), "the console to print its link")
-        wait_for(lambda: self.counted() == self.buried(), "the console to look at what lies buried")
+        self.wait_counted()
 
     def __exit__(self, *_: object) -> None:
         if self._console is not None:
@@ -116,8 +116,9 @@ class House:
         code = new_code(open_key(self.dir / "console"), "anna", time.time())
         return f"{self.url}/login?code={code}"
 
-    def bury(self, name: str, many: int | None = None) -> None:
-        """Buries the deliveries of a group, or so many more of it."""
+    def bury(self, name: str, many: int | None = None) -> str:
+        """Buries the deliveries of a group, or so many more of it; returns the last one's id."""
+        id_ = ""
         count, minutes, does = GROUPS[name]
         at = datetime.now(UTC) - timedelta(minutes=minutes)
         for number in range(count if many is None else many):
@@ -131,7 +132,8 @@ class House:
                 "size": 12345678901234567890123,
             }
             message = f"{name}: https://photos.example/v1/{number} answered 503"
-            self.bury_ping(name, json.dumps(ping).encode(), message, at - timedelta(seconds=number))
+            id_ = self.bury_ping(name, json.dumps(ping).encode(), message, at - timedelta(seconds=number))
+        return id_
 
     def bury_ping(self, name: str, body: bytes, message: str, at: datetime, **fields: object) -> str:
         """Buries one delivery, which failed twice, the last time at `at`; returns its id."""
@@ -206,6 +208,18 @@ class House:
     def counted(self) -> int:
         """How many the console has grouped."""
         return sum(group["count"] for group in self.json("/buried.json")["groups"])
+
+    def wait_counted(self) -> None:
+        """Waits until the console knows what was buried before it started."""
+        wait_for(lambda: self.counted() == self.buried(), "the console to look at what lies buried")
+
+    def wait_listed(self, delivery: str) -> None:
+        """Waits until the console knows of one that was buried just now."""
+
+        def listed() -> bool:
+            return any(row["delivery"] == delivery for row in self.json("/buried.json?group=0")["jobs"])
+
+        wait_for(listed, "the console to see a delivery that was buried")
 
     def buried(self) -> int:
         """How many are buried, by the queue."""

@@ -12,7 +12,6 @@ import pytest
 
 from glassq.delivery import Evidence
 from tests.browser.conftest import refreshed
-from tests.conftest import wait_for
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Tab
@@ -24,7 +23,7 @@ HOSTILE = {
     "attribute": f'" onmouseover="{OWNED}" autofocus onfocus={OWNED} \' onclick=\'{OWNED}',
     "svg": f"<svg onload={OWNED}><a xlink:href='javascript:{OWNED}'><text>x</text></a></svg></textarea></pre>",
     "base": "<base href=//evil.test/><meta http-equiv=refresh content='0;url=//evil.test/'><link href=//evil.test/x>",
-    "template": "{{ 7*7 }}{% raw %}${7*7}<%= 7*7 %>#{7*7}",
+    "template": "{{ 1234*5678 }}{% raw %}${1234*5678}<%= 1234*5678 %>#{1234*5678}",
     "right-to-left": "\u202egpj.exe\u202c \u2066x\u2069\u200b\ufeff",
     "terminal": "\x00\x07\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b31m\r\n\x7f",
     "surrogates": "\ud800 and \udfff",
@@ -65,8 +64,7 @@ def hostile(house: House) -> dict[str, str]:
         labels = {"collection": short, short[:100]: short, "task": short}
         fields = {"labels": labels, "content_type": short, "headers": {"x-y": short}, "evidence": (evidence,)}
         made[name] = house.bury_ping(name, body, short, at, **fields)
-    # the census sees them within some seconds
-    wait_for(lambda: house.counted() >= house.buried(), "the census to count what is hostile")
+    house.wait_listed(made["long"])
     return made
 
 
@@ -91,7 +89,7 @@ def _assert_harmless(tab: Tab) -> None:
     assert (seen["scripts"], seen["foreign"], seen["handlers"], seen["links"]) == (1, 0, 0, 0), tab.page.url
     assert not UNSEEN.search(seen["text"]), tab.page.url
     assert seen["title"] != "owned", tab.page.url
-    assert "49" not in re.findall(r"\b49\b", seen["text"]), tab.page.url
+    assert "7006652" not in seen["text"], tab.page.url
 
 
 def test_a_hostile_error_page_and_search_stay_text(open_tab, hostile: dict[str, str]) -> None:
