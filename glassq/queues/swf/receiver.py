@@ -64,7 +64,7 @@ class SwfReceiver:
 
     def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
         begun = time.monotonic()
-        held = self._polls.take(self._open(tubes, anew=wait <= 0)) or self._ask(tubes)
+        held = self._taken(self._open(tubes, anew=wait <= 0)) or self._ask(tubes)
         # in time to extend what else is held
         until = min(begun + max(wait, AT_ONCE), self._held.soonest() - self._lease / 3)
         while held is None and not self._polls.interrupted and time.monotonic() < until:
@@ -72,11 +72,11 @@ class SwfReceiver:
             if wait > 0:
                 self._polls.start(open_tubes)
             elif not any(map(self._polls.runs, open_tubes)):
-                held = self._polls.take(open_tubes)
+                held = self._taken(open_tubes)
                 break
             self._polls.wait(min(until, time.monotonic() + PAUSE_LOOK))
             if not self._polls.interrupted:
-                held = self._polls.take(self._open(tubes))
+                held = self._taken(self._open(tubes))
         if self._polls.interrupted:
             self._polls.turn_away()
         return None if held is None else self._held.add(held)
@@ -233,6 +233,13 @@ class SwfReceiver:
             self._paused = frozenset(paused(self._client))
         return [tube for tube in tubes if tube not in self._paused]
 
+    def _taken(self, tubes: Sequence[str]) -> HeldTask | None:
+        """What a poll has brought, and is ours still."""
+        while (held := self._polls.take(tubes)) is not None:
+            if time.monotonic() < held.until:
+                return held
+        return None
+
     def _ask(self, tubes: Sequence[str]) -> HeldTask | None:
         """Begins to wait at one tube after the other, until one has something.
 
@@ -247,7 +254,7 @@ class SwfReceiver:
             if not self._polls.runs(tube):
                 self._polls.start([tube])
                 self._polls.wait(time.monotonic() + NEXT)
-                if (held := self._polls.take(open_tubes)) is not None:
+                if (held := self._taken(open_tubes)) is not None:
                     return held
         return None
 
