@@ -13,13 +13,14 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from glassq.errors import GlassqError, LedgerError, QueueRefused, SearchIncomplete, SettingsError, Stopped
 from glassq.log import logger
 from glassq.operations.bulk import digest_of
-from glassq.operations.census_view import BuriedKinds, CensusEntry, CensusView, grouped
+from glassq.operations.census_view import BuriedKinds, CensusEntry, CensusView, by_kind, grouped
 from glassq.operations.find import BURIED, buried_by_ledger, found_in, is_ours, require_lists
 
 if TYPE_CHECKING:
@@ -279,9 +280,7 @@ class Census:
         """The present state, for others; groups are made only if something has changed, or has become old."""
         view = self._view
         if counts is None:
-            self._view = CensusView(
-                view.entries, view.groups, view.counts, view.looked_at, view.complete, view.short, trouble
-            )
+            self._view = replace(view, trouble=trouble)
             return
         complete = not self._wrong(counts)
         if self._changed or time.monotonic() > self._shown + STALE:
@@ -289,12 +288,14 @@ class Census:
             self._changed = False
             return
         now = self._operations.clock()
-        self._view = CensusView(view.entries, view.groups, counts, now, complete, self._words(counts))
+        short = self._words(counts)
+        self._view = replace(view, counts=counts, looked_at=now, complete=complete, short=short, trouble="")
 
     def _publish(self, counts: dict[str, int], entries: tuple[CensusEntry, ...], *, complete: bool) -> None:
         now = self._operations.clock()
-        groups = tuple(grouped(entries, "reason", now))
-        self._view = CensusView(entries, groups, counts, now, complete, self._words(counts))
+        kinds = by_kind(entries, now)
+        groups = tuple(grouped(kinds, now))
+        self._view = CensusView(entries, kinds, groups, counts, now, complete, self._words(counts))
         self._shown = time.monotonic()
 
     def _words(self, counts: dict[str, int]) -> str:

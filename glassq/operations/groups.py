@@ -97,6 +97,13 @@ class Tally:
         if hour < HOURS:
             self.hours[HOURS - 1 - hour] += 1
 
+    def merge(self, other: Tally) -> None:
+        """All that another one has counted, at about the same time."""
+        self.count += other.count
+        self.first = min((at for at in (self.first, other.first) if at is not None), default=None)
+        self.last = max((at for at in (self.last, other.last) if at is not None), default=None)
+        self.hours = [own + more for own, more in zip(self.hours, other.hours, strict=True)]
+
     def group(self) -> Group:
         """What was counted."""
         new = self.first is not None and self.first >= self.now - YOUNG.total_seconds()
@@ -115,11 +122,15 @@ class Grouping:
 
     def tally(self, blamed: Blamed, example: str) -> Tally:
         """Where failures like this one are counted."""
-        id_, words, condition = self._key(blamed)
-        found = self._tallies.get(id_)
+        found = self._tallies.get(self._key(blamed)[0])
         if found is None:
-            found = self._tallies[id_] = Tally(id_, words, condition, example, blamed.cause, self._now)
+            found = self.alone(blamed, example)
+            self._tallies[found.id] = found
         return found
+
+    def alone(self, blamed: Blamed, example: str) -> Tally:
+        """The same for failures that are counted by themselves."""
+        return Tally(*self._key(blamed), example, blamed.cause, self._now)
 
     def groups(self) -> list[Group]:
         """The groups: the new ones first, and of these the largest."""

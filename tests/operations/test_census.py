@@ -267,3 +267,32 @@ def record(operations: Operations, delivery: str, job: int) -> None:
     ledger = open_ledger(operations.settings.ledger)
     ledger.record(Entry(delivery, "mirror", NOW, "buried", 1, datetime.now(UTC), 0.1, job=str(job)))
     ledger.close()
+
+
+def test_groups_of_very_many_are_made_of_what_was_counted(
+    queue: Queue, census: Census, asked: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bury(queue, "503", "503", "404")
+    bury(queue, "503", source="github")
+    step(census, asked)
+    view = census.snapshot()
+    expected = view.grouped(Filter(newer=3_600.0), "source", "glassq", NOW).groups
+
+    def read(_: object) -> None:
+        raise AssertionError("an entry was read")
+
+    monkeypatch.setattr("glassq.operations.census_view.CensusEntry.failed", property(read))
+    monkeypatch.setattr("glassq.operations.census_view.CensusEntry.age", read)
+    for filter_, counts in {
+        Filter(): [2, 1, 1],
+        Filter(source="github"): [1],
+        Filter(words="404"): [1],
+        Filter(cause=view.groups[0].id): [view.groups[0].count],
+    }.items():
+        assert [group.count for group in view.grouped(filter_, "reason", "glassq", NOW).groups] == counts
+        assert len(view.matching(filter_, NOW)) == sum(counts)
+    assert view.sources == ("github", "mirror")
+    found = view.grouped(Filter(), "source", "glassq", NOW).groups
+    assert [(each.id, each.count, each.first, each.last, each.example) for each in found] == [
+        (each.id, each.count, each.first, each.last, each.example) for each in expected
+    ]

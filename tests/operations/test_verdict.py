@@ -35,7 +35,7 @@ def census(*groups: tuple[str, int, timedelta]) -> CensusView:
     for message, count, ago in groups:
         for _ in range(count):
             grouping.tally(Blamed(message), "x").add((NOW - ago).timestamp())
-    return CensusView((), tuple(grouping.groups()), {"glassq": sum(count for _, count, _ in groups)}, NOW, True)
+    return CensusView((), {}, tuple(grouping.groups()), {"glassq": sum(count for _, count, _ in groups)}, NOW, True)
 
 
 def status(*hints: Hint, **changes: Any) -> SystemStatus:
