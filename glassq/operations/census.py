@@ -22,6 +22,7 @@ from glassq.log import logger
 from glassq.operations.bulk import digest_of
 from glassq.operations.census_view import BuriedKinds, CensusEntry, CensusView, by_kind, grouped
 from glassq.operations.find import BURIED, buried_by_ledger, found_in, is_ours, require_lists
+from glassq.operations.novelty import new_since
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,6 +40,8 @@ EVERY, WORK = 5.0, 0.5
 SHARE, FIRST_SHARE = 0.1, 0.5
 # Between two walks, in seconds; and between two views while a walk goes on.
 WALK_EVERY, SHOW_EVERY = 60.0, 2.0
+# And not before a walk has found so many times as many.
+SHOW_MORE = 1.3
 # Groups are made anew as time passes, even if nothing has changed, in seconds.
 STALE = 30.0
 # So many jobs are asked at once.
@@ -239,8 +242,8 @@ class Census:
         walked = []
         for entry in self._seen(queue, counts, share):
             walked.append(entry)
-            if len(walked) % BATCH == 0 and self._walked is None and time.monotonic() > self._shown + SHOW_EVERY:
-                self._publish(counts, tuple(walked), complete=False)
+            if self._walked is None and len(walked) >= SHOW_MORE * len(self._view.entries):
+                self._show_first(counts, walked)
             if len(walked) == self._limit:
                 break
         self._entries = {entry.ref: entry for entry in reversed(walked)}
@@ -291,11 +294,17 @@ class Census:
         short = self._words(counts)
         self._view = replace(view, counts=counts, looked_at=now, complete=complete, short=short, trouble="")
 
+    def _show_first(self, counts: dict[str, int], walked: list[CensusEntry]) -> None:
+        """What the first walk has found so far; not too often, as each time all of it is counted."""
+        if time.monotonic() > self._shown + SHOW_EVERY:
+            self._publish(counts, tuple(walked), complete=False)
+
     def _publish(self, counts: dict[str, int], entries: tuple[CensusEntry, ...], *, complete: bool) -> None:
         now = self._operations.clock()
-        kinds = by_kind(entries, now)
-        groups = tuple(grouped(kinds, now))
-        self._view = CensusView(entries, kinds, groups, counts, now, complete, self._words(counts))
+        since = new_since(self._operations, now)
+        kinds = by_kind(entries, now, since)
+        groups = tuple(grouped(kinds, now, since))
+        self._view = CensusView(entries, kinds, groups, counts, since, now, complete, self._words(counts))
         self._shown = time.monotonic()
 
     def _words(self, counts: dict[str, int]) -> str:

@@ -140,14 +140,16 @@ class CensusView:
 
     `entries` are newest first, `groups` are by cause; `kinds` has the same entries by what they have in common.
     `counts` says how many are buried in each tube that has any, by the queue. `looked_at` is when that was (None: never
-    yet). `complete`: nothing is left to be looked at, but for what is more than can be kept. `short` says why these may
-    not be all, `trouble` why nobody can look now ("": no reason).
+    yet), and new groups are those since `new_since` (novelty.py). `complete`: nothing is left to be looked at, but for
+    what is more than can be kept. `short` says why these may not be all, `trouble` why nobody can look now ("": no
+    reason).
     """
 
     entries: tuple[CensusEntry, ...] = ()
     kinds: Mapping[BuriedKind, Alike] = field(default_factory=dict)
     groups: tuple[Group, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    new_since: datetime | None = None
     looked_at: datetime | None = None
     complete: bool = False
     short: str = ""
@@ -186,7 +188,7 @@ class CensusView:
         Unless their age is asked for, no entry is looked at: the kinds are counted already. Raises InvalidRequest as
         `matching` does.
         """
-        kinds, grouping = self._fitting(filter_), Grouping(by, now)
+        kinds, grouping = self._fitting(filter_), Grouping(by, now, self.new_since or now)
         for kind in kinds:
             alike = self.kinds[kind]
             if not _has_age(filter_):
@@ -240,9 +242,9 @@ def _of_age(entry: CensusEntry, filter_: Filter, now: datetime) -> bool:
     return (filter_.newer is None or age < filter_.newer) and (filter_.older is None or age > filter_.older)
 
 
-def by_kind(entries: Iterable[CensusEntry], now: datetime) -> dict[BuriedKind, Alike]:
+def by_kind(entries: Iterable[CensusEntry], now: datetime, since: datetime) -> dict[BuriedKind, Alike]:
     """The entries by their kinds, counted; they are newest first, and so are the kinds by their newest."""
-    grouping = Grouping("reason", now)
+    grouping = Grouping("reason", now, since)
     found: dict[BuriedKind, Alike] = {}
     for entry in entries:
         alike = found.get(entry.kind)
@@ -253,9 +255,9 @@ def by_kind(entries: Iterable[CensusEntry], now: datetime) -> dict[BuriedKind, A
     return found
 
 
-def grouped(kinds: Mapping[BuriedKind, Alike], now: datetime) -> list[Group]:
+def grouped(kinds: Mapping[BuriedKind, Alike], now: datetime, since: datetime) -> list[Group]:
     """The groups of all, by cause."""
-    grouping = Grouping("reason", now)
+    grouping = Grouping("reason", now, since)
     for kind, alike in kinds.items():
         grouping.tally(kind, alike.tally.example).merge(alike.tally)
     return grouping.groups()

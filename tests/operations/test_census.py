@@ -12,6 +12,8 @@ from msgspec.structs import replace
 
 from glassq.delivery import encode
 from glassq.errors import InvalidRequest, Unsupported
+from glassq.ledger.activity import RELOADED, STARTED, Activity
+from glassq.ledger.activity_writer import ActivityWriter
 from glassq.operations import listing
 from glassq.operations.bulk import digest_of
 from glassq.operations.census import Census
@@ -296,3 +298,28 @@ def test_groups_of_very_many_are_made_of_what_was_counted(
     assert [(each.id, each.count, each.first, each.last, each.example) for each in found] == [
         (each.id, each.count, each.first, each.last, each.example) for each in expected
     ]
+
+
+def test_what_began_since_the_last_start_is_new(
+    operations: Operations, inspector: Inspector, queue: Queue, census: Census
+) -> None:
+    now = operations.clock()
+    hours = [evidence("503", at=now - timedelta(hours=3)), evidence("404", at=now - timedelta(hours=9))]
+    for failure in hours:
+        put(queue, a_delivery(evidence=(failure,)), "buried")
+
+    def new() -> list[bool]:
+        census.step(inspector)
+        seen = census.snapshot().grouped(Filter(), "reason", "glassq", now).groups
+        listed = listing.buried_groups(operations, inspector, Selection(everything=True), "reason", Silent()).groups
+        assert [group.new for group in seen] == [group.new for group in listed]
+        return [group.new for group in listed]
+
+    assert new() == [False, False]
+    record(operations, "x", 0)
+    writer = ActivityWriter(operations.settings.ledger)
+    for did, ago in ((STARTED, 30), (RELOADED, 4)):
+        at = now - timedelta(hours=ago)
+        writer.add(Activity(id=did, at=at, actor="host-a", via="pool", did=did, ended=at))
+    census = Census(operations)
+    assert new() == [True, False]
