@@ -23,6 +23,7 @@ from glassq.operations.bulk import digest_of
 from glassq.operations.census_view import BuriedKinds, CensusEntry, CensusView, by_kind, grouped
 from glassq.operations.find import BURIED, buried_by_ledger, found_in, is_ours, require_lists
 from glassq.operations.novelty import new_since
+from glassq.operations.stopping import Pacer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -312,21 +313,3 @@ class Census:
         if self._beyond and (total := sum(counts.values())) > self._limit:
             return f"these are the newest {self._limit} of {total}: no more can be kept in memory"
         return self._short
-
-
-class Pacer:
-    """Sleeps after some work, for so long that the work takes a `share` of the time. It is a search's `progress`."""
-
-    def __init__(self, stopping: threading.Event, share: float, deadline: float = 0.0) -> None:
-        """Until `deadline` (time.monotonic()) it does not sleep: the work of a short look is paced by the looks."""
-        self._stopping = stopping
-        self._rest = 1 / share - 1
-        self._deadline = deadline
-        self._began = time.monotonic()
-
-    def __call__(self, _examined: int, _total: int) -> None:
-        """Sleeps. Raises Stopped."""
-        worked = time.monotonic() - self._began
-        if self._stopping.wait(worked * self._rest if time.monotonic() > self._deadline else 0.0):
-            raise Stopped
-        self._began = time.monotonic()
