@@ -221,14 +221,14 @@ def as_valid_utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def encode(delivery: Delivery) -> bytes:
-    """The bytes of a job. Shortens the evidence, oldest tracebacks first, until the job fits into MAX_JOB.
+def encode(delivery: Delivery, most: int = MAX_JOB) -> bytes:
+    """The bytes of a job. Shortens the evidence, oldest tracebacks first, until the job has no more than `most`.
 
-    If the body alone nearly fills MAX_JOB, BIG_JOB is the limit.
+    If the body alone nearly fills MAX_JOB, BIG_JOB is the limit, unless the engine takes less than MAX_JOB.
     """
     body = b"" if delivery.stored else delivery.body
     taken = PREFIX + 1 + len(body)
-    room = (MAX_JOB if MAX_JOB - taken >= MIN_ROOM else BIG_JOB) - taken
+    room = (most if most < MAX_JOB or most - taken >= MIN_ROOM else BIG_JOB) - taken
     header = b""
     for evidence in _forms(delivery.evidence):
         header = _header(delivery, evidence)

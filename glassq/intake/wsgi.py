@@ -12,7 +12,6 @@ from gunicorn.app.base import Application
 from gunicorn.config import Config
 
 from glassq import log
-from glassq.bodies import INLINE
 from glassq.errors import SettingsError
 from glassq.http.arbiter import TendingArbiter
 from glassq.http.gunicorn_conf import apply_conf
@@ -65,8 +64,6 @@ class IntakeServer(Application):  # type: ignore[misc]
     """The application in gunicorn's parent process: reads settings and secrets, and passes both to the workers."""
 
     cfg: Any
-    #: the worker stores larger bodies, in bytes
-    inline = INLINE
     #: these ask the queue, look at the journal's disk, or add up what all workers have counted
     aside = frozenset({METRICS, PATH, "/readyz"})
 
@@ -98,6 +95,11 @@ class IntakeServer(Application):  # type: ignore[misc]
         # gunicorn.conf.py asks how many there are
         raise_descriptors()
         super().__init__(prog="glassq-web")
+
+    @property
+    def inline(self) -> int:
+        """The worker stores larger bodies, in bytes."""
+        return self.settings.queue.url.inline
 
     def do_load_config(self) -> None:
         """gunicorn calls it at the start and at a reload. Raises SettingsError where gunicorn would end the process."""

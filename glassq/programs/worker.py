@@ -137,7 +137,8 @@ def consume(
         unrouted=unrouted_of(settings).verdict,
         hooks=watching,
     )
-    settlement = Settlement(receiver, ledger, slot.counters, bodies, watching)
+    most = settings.queue.url.max_job
+    settlement = Settlement(receiver, ledger, slot.counters, bodies, watching, max_job=most)
     others = pool_prefixes(settings.queue.tube)
     consumer = Consumer(receiver, limiter, executor, settlement, slot, others, children=worker.processes)
     beginning.tell(ledger)

@@ -35,6 +35,7 @@ class EngineUrl(NamedTuple):
 
     `package` is the engine's, in queues/. `is_database`: it is a PostgreSQL database, in which all that hosts share may
     live beside the jobs, in tables and locks of ours. `many_hosts`: it is meant for intakes and pools on many hosts.
+    `max_job` is how large the job of a ping may become in any of them, and `inline` the largest body in it, in bytes.
     """
 
     package: str
@@ -43,6 +44,8 @@ class EngineUrl(NamedTuple):
     check: Callable[[str], None]
     is_database: bool = False
     many_hosts: bool = False
+    max_job: int = 65_535
+    inline: int = 32 << 10
 
 
 def _check_beanstalk(text: str) -> None:
@@ -110,6 +113,9 @@ ENGINES = (
         forms=("swf://REGION/DOMAIN",),
         check=_check_swf,
         many_hosts=True,
+        # with the results of steps (8 KiB) it leaves some of the story
+        max_job=24_000,
+        inline=12 << 10,
     ),
 )
 _BY_SCHEME = {scheme: row for row in ENGINES for scheme in row.schemes}
@@ -153,6 +159,16 @@ class QueueUrl(str):
     def many_hosts(self) -> bool:
         """Whether it is meant for intakes and pools on many hosts."""
         return self._row.many_hosts
+
+    @property
+    def max_job(self) -> int:
+        """How large the job of a ping may become, in bytes."""
+        return self._row.max_job
+
+    @property
+    def inline(self) -> int:
+        """The largest body of a ping in a job, in bytes; a larger one is stored elsewhere."""
+        return self._row.inline
 
     @property
     def address(self) -> tuple[str, int] | str:

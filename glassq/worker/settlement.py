@@ -43,8 +43,11 @@ class Settlement:
         counters: ProcessCounters,
         bodies: BodyStore | None = None,
         hooks: Hooks = NO_HOOKS,
+        *,
+        max_job: int = envelope.MAX_JOB,
     ) -> None:
-        """`hooks` see what becomes of each attempt."""
+        """`hooks` see what becomes of each attempt. A story is cut where its job would be larger than `max_job`."""
+        self._max_job = max_job
         self._hooks = hooks
         self._bodies = bodies
         self._receiver = receiver
@@ -213,7 +216,7 @@ class Settlement:
                 with suppress(BodyError):
                     self._bodies.touch(key)
         try:
-            holder = put(envelope.encode(following))
+            holder = put(envelope.encode(following, self._max_job))
         except JobTooBig:
             holder = put(envelope.encode(lifecycle.without_story(following)))
         if self.refusals:
