@@ -211,8 +211,6 @@ def test_a_job_never_grows_over_the_queues_limit(sign: str, size: int) -> None:
     body = bytes(range(256)) * (size // 256)
     data = encode(with_evidence(*evidence, body=body, buried=sign * 99_000))
     assert len(data) <= MAX_JOB
-    # an engine that takes less has less of the story
-    assert len(encode(delivery, 24_000)) <= 24_000
     found = decode(data)
     assert found.body == body
     assert found.evidence[-1].attempt == 39

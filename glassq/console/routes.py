@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from glassq.console.console import Console
-from glassq.console.pages import buried, delivery, entry, health
+from glassq.console.pages import buried, delivery, entry, health, plan, run, steer
 from glassq.console.request import Answer, PageRequest
 from glassq.console.roles import Role
 
@@ -37,4 +37,13 @@ ROUTES: tuple[PageRoute, ...] = (
     PageRoute("GET", "/d/{id}", Role.VIEWER, delivery.delivery, "delivery"),
     PageRoute("GET", "/d/{id}/body", Role.VIEWER, delivery.body, "body"),
     PageRoute("GET", "/d/{id}/edit", Role.VIEWER, delivery.edit, "edit"),
+    PageRoute("POST", "/plan/{kind}", Role.OPERATOR, plan.make, "make a plan"),
+    PageRoute("GET", "/plans/{id}", Role.VIEWER, plan.show, "plan"),
+    PageRoute("POST", "/plans/{id}", Role.OPERATOR, plan.carry_out, "carry out"),
+    PageRoute("GET", "/runs/{id}", Role.VIEWER, run.show, "run"),
+    PageRoute("POST", "/runs/{id}/stop", Role.OPERATOR, run.stop, "stop"),
+    PageRoute("POST", "/runs/{id}/undo", Role.OPERATOR, run.undo, "undo"),
+    PageRoute("POST", "/pause", Role.OPERATOR, steer.pause, "pause"),
+    PageRoute("POST", "/resume", Role.OPERATOR, steer.resume, "resume"),
+    PageRoute("POST", "/groups/{cause}/note", Role.OPERATOR, steer.note, "note"),
 )

@@ -10,7 +10,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any
 
-from glassq.bodies import ReceivedBody, open_bodies
+from glassq.bodies import INLINE, ReceivedBody, open_bodies
 from glassq.delivery import new_id
 from glassq.errors import BodyError, SettingsError
 from glassq.log import fields, logger
@@ -34,11 +34,11 @@ log = logger("glassq.intake")
 class LargeBodies:
     """The large bodies of one process; for all its threads."""
 
-    def __init__(self, store: BodyStore | WaitingBodies, state: IntakeState, inline: int) -> None:
-        """`inline` is the largest body in a job, in bytes."""
+    def __init__(self, store: BodyStore | WaitingBodies, state: IntakeState, *, inline: int = INLINE) -> None:
+        """Bodies of up to `inline` bytes are in their jobs."""
+        self._inline = inline
         self._store = store
         self._state = state
-        self._inline = inline
 
     def begin(self, size: int) -> ReceivedBody:
         """A body of this size that is about to be received. Raises BodyError if its ping would not be kept."""

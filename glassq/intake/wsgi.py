@@ -64,12 +64,15 @@ class IntakeServer(Application):  # type: ignore[misc]
     """The application in gunicorn's parent process: reads settings and secrets, and passes both to the workers."""
 
     cfg: Any
+    #: the worker stores larger bodies, in bytes
+    inline: int
     #: these ask the queue, look at the journal's disk, or add up what all workers have counted
     aside = frozenset({METRICS, PATH, "/readyz"})
 
     def __init__(self, file: str | None) -> None:
         """`file` is the settings file; if None, `glassq.settings.load` finds it. Raises SettingsError."""
         self.settings, self._sources = read(file)
+        self.inline = self.settings.queue.url.inline
         #: the counters of all workers; a worker's own row is chosen before the fork
         self._shared = shared_counters()
         self._shared_sources = SharedSourceCounters(self._sources, ROWS)
@@ -95,11 +98,6 @@ class IntakeServer(Application):  # type: ignore[misc]
         # gunicorn.conf.py asks how many there are
         raise_descriptors()
         super().__init__(prog="glassq-web")
-
-    @property
-    def inline(self) -> int:
-        """The worker stores larger bodies, in bytes."""
-        return self.settings.queue.url.inline
 
     def do_load_config(self) -> None:
         """gunicorn calls it at the start and at a reload. Raises SettingsError where gunicorn would end the process."""

@@ -196,7 +196,7 @@ def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> Rece
     Raises QueueError. Then the delivery is not in the queue; where it may be there all the same, this warns of it.
     """
     delivery = _with_stored_body(operations, plan.delivery)
-    job = NewJob(delivery.id, envelope.encode(delivery), plan.tube, plan.delay)
+    job = NewJob(delivery.id, envelope.encode(delivery, operations.settings.queue.url.largest), plan.tube, plan.delay)
     with operations.producer() as producer:
         answer = put_durably(producer, job, within=math.inf, proof_within=PROOF_WITHIN)
     if not isinstance(answer, Refusal):

@@ -35,7 +35,7 @@ class EngineUrl(NamedTuple):
 
     `package` is the engine's, in queues/. `is_database`: it is a PostgreSQL database, in which all that hosts share may
     live beside the jobs, in tables and locks of ours. `many_hosts`: it is meant for intakes and pools on many hosts.
-    `max_job` is how large the job of a ping may become in any of them, and `inline` the largest body in it, in bytes.
+    `largest` is how large we make a job at most, and `inline` a body in it, in bytes: what is larger goes to the store.
     """
 
     package: str
@@ -44,7 +44,8 @@ class EngineUrl(NamedTuple):
     check: Callable[[str], None]
     is_database: bool = False
     many_hosts: bool = False
-    max_job: int = 65_535
+    # beanstalkd's default limit (-z); 24 KiB are for the story of a delivery's attempts
+    largest: int = 65_535
     inline: int = 32 << 10
 
 
@@ -113,9 +114,9 @@ ENGINES = (
         forms=("swf://REGION/DOMAIN",),
         check=_check_swf,
         many_hosts=True,
-        # with the results of steps (8 KiB) it leaves some of the story
-        max_job=24_000,
-        inline=12 << 10,
+        # 32,768 characters of base64, and what SWF must know of it
+        largest=24_000,
+        inline=8 << 10,
     ),
 )
 _BY_SCHEME = {scheme: row for row in ENGINES for scheme in row.schemes}
@@ -161,13 +162,13 @@ class QueueUrl(str):
         return self._row.many_hosts
 
     @property
-    def max_job(self) -> int:
-        """How large the job of a ping may become, in bytes."""
-        return self._row.max_job
+    def largest(self) -> int:
+        """How large we make a job at most, in bytes."""
+        return self._row.largest
 
     @property
     def inline(self) -> int:
-        """The largest body of a ping in a job, in bytes; a larger one is stored elsewhere."""
+        """How large a body in a job may be, in bytes."""
         return self._row.inline
 
     @property

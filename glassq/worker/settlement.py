@@ -44,10 +44,10 @@ class Settlement:
         bodies: BodyStore | None = None,
         hooks: Hooks = NO_HOOKS,
         *,
-        max_job: int = envelope.MAX_JOB,
+        largest: int = envelope.MAX_JOB,
     ) -> None:
-        """`hooks` see what becomes of each attempt. A story is cut where its job would be larger than `max_job`."""
-        self._max_job = max_job
+        """`hooks` see what becomes of each attempt. A job is made to fit into `largest` bytes where that can be."""
+        self._largest = largest
         self._hooks = hooks
         self._bodies = bodies
         self._receiver = receiver
@@ -216,7 +216,7 @@ class Settlement:
                 with suppress(BodyError):
                     self._bodies.touch(key)
         try:
-            holder = put(envelope.encode(following, self._max_job))
+            holder = put(envelope.encode(following, self._largest))
         except JobTooBig:
             holder = put(envelope.encode(lifecycle.without_story(following)))
         if self.refusals:

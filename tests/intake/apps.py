@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.config import Config
 
-from glassq.bodies import INLINE
 from glassq.http.answer import WsgiAnswer
 from glassq.http.connection import Connection
 from glassq.http.request import Environ, RequestParser
@@ -47,7 +46,7 @@ class App:
         refusals = RefusalLog(counters)
         # no store is ever reached: bodies are small, and the turn holds what is to be stored
         none: Any = None
-        bodies = LargeBodies(none, IntakeState(counters.journaling), INLINE)
+        bodies = LargeBodies(none, IntakeState(counters.journaling))
         keeper, trusted = PingKeeper(none, counters, by_source, bodies), TrustedProxies(proxies)
         hooks = {
             source.name: HookResource(

@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> DirectoryBodies:
 
 @pytest.fixture
 def bodies(store: DirectoryBodies) -> LargeBodies:
-    return LargeBodies(store, IntakeState(IntakeCounters(shared_counters().row(1)).journaling), INLINE)
+    return LargeBodies(store, IntakeState(IntakeCounters(shared_counters().row(1)).journaling))
 
 
 @pytest.fixture

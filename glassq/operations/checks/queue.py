@@ -53,7 +53,7 @@ def trouble(operations: Operations, queue: Inspector, error: QueueError) -> Chec
 
 def engine(operations: Operations, queue: Inspector, progress: Progress) -> Iterator[Check]:
     now = queue.status()
-    job_size = operations.settings.queue.url.max_job if operations.settings.push is None else BIG_JOB
+    job_size = operations.settings.queue.url.largest if operations.settings.push is None else BIG_JOB
     tubes = list(dict.fromkeys([*our_tubes(operations, queue), *wanted_tubes(operations)]))
     for fact in queue.facts(tubes, job_size=job_size, thorough=True):
         said = fact.said

@@ -47,6 +47,10 @@ class SwfService(AwsService):
         """How many executions wait for a decider, where there is one."""
         return int(self.ask("undecided"))
 
+    def lease_left(self, workflow_id: str) -> float:
+        """How long its worker may be silent still, in seconds; 0 where it has none."""
+        return float(self.ask("lease-left", json.dumps(workflow_id).encode()))
+
     def skip(self, seconds: float) -> None:
         """So much time passes at once."""
         self.ask("skip", json.dumps(seconds).encode())
