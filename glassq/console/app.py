@@ -146,6 +146,8 @@ def _write(console: Console, answer: Answer, request: PageRequest, req: falcon.R
     session, live = req.context.session, LIVE in req.env
     # a page that refreshes itself is no sign of life
     renewed = console.sessions.renewed(session) if session is not None and not live else ""
+    if isinstance(answer, Page) and answer.instead and not req.context.twin:
+        answer = Redirect(answer.instead)
     if isinstance(answer, Redirect):
         resp.status = 303
         resp.location = console.base + answer.to

@@ -9,7 +9,7 @@ from glassq.errors import WrongTables
 from glassq.queues.base import EngineGauge, Fact
 from glassq.queues.swf.forms import MAX_JOB
 from glassq.queues.swf.limits import DELIVERIES, MAX_OPEN
-from glassq.queues.swf.looking import ALL_RUNS
+from glassq.queues.swf.looking import ALL
 from glassq.queues.swf.making import SwfDomain
 from glassq.queues.swf.names import NOBODY, PAUSE_TYPE, PAUSE_VERSION, TYPE, decision_list, workflow_id
 from glassq.queues.swf.troubles import AlreadyThere, explained
@@ -96,7 +96,7 @@ def try_to_put(client: SwfClient, left: Left) -> None:
 
 def _open(client: SwfClient, left: Left) -> tuple[int, bool]:
     """About how many executions are open, and whether there are more."""
-    oldest = {"oldestDate": datetime.now(UTC) - ALL_RUNS}
+    oldest = {"oldestDate": datetime.now(UTC) - ALL}
     answer = client.insist(
         "count_open_workflow_executions", within=left(), startTimeFilter=oldest, typeFilter={"name": TYPE}
     )

@@ -17,7 +17,7 @@ from glassq.queues.swf.versions import DECIDERS, NEWEST
 if TYPE_CHECKING:
     from glassq.queues.swf.client import SwfClient
 
-# How long the service keeps the histories of what is closed, in days. Each costs something a delivery; 90 were the most.
+# How long the service keeps the histories of what is closed, in days. Each costs something; 90 were the most.
 RETENTION = "7"
 # A domain that was just made is known everywhere after some seconds.
 _SOON = 10.0

@@ -58,13 +58,13 @@ class SwfEngine(Engine):
     def __init__(self, directory: Path, *, careless: bool = False) -> None:
         super().__init__(directory, careless=careless)
         os.environ.update(CREDENTIALS)
-        self._service = SwfService(directory, poll=POLL)
+        self._service = SwfService(directory, poll=POLL, decider_poll=LONG_POLL)
         # whether polls wait for a test
         self._long = False
         self._clients: dict[tuple[int, float], SwfClient] = {}
         self._stopping = threading.Event()
         self._deciders = [threading.Thread(target=self._decide, daemon=True) for _ in range(DECIDERS)]
-        place = SwfPlace(REGION, DOMAIN, self._service.back_door, poll=1)
+        place = SwfPlace(REGION, DOMAIN, self._service.back_door)
         self._behind = SwfClient(place, connect_timeout=TIMEOUT, timeout=TIMEOUT)
         SwfDomain(self._behind).upgrade()
         for decider in self._deciders:
@@ -89,6 +89,7 @@ class SwfEngine(Engine):
 
     def end(self) -> None:
         self._stopping.set()
+        self._service.be(Faults(poll=POLL))
         for decider in self._deciders:
             decider.join()
         self.let_go()
@@ -190,6 +191,10 @@ class PatientReceiver(SwfReceiver):
         # what is left running would take what the test puts next
         wait_for(lambda: not any(map(self._polls.runs, tubes)), "its polls to end")
         return held
+
+    def filled(self, prefixes: tuple[str, ...]) -> list[str]:
+        self._engine.wait_decided()
+        return super().filled(prefixes)
 
 
 class PatientInspector(SwfInspector):

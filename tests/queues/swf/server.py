@@ -321,7 +321,8 @@ class SwfFront(Front[Faults]):
                     return None
                 task = take(domain, name)
                 # tests may make it longer while it waits
-                left = began + self.faults.poll - time.monotonic()
+                poll = (kind == "decision" and self.faults.decider_poll) or self.faults.poll
+                left = began + poll - time.monotonic()
                 if task is not None or left <= 0:
                     self.calls[f"{kind} polls of nothing"] += task is None
                     return task
