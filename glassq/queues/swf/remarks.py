@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glassq.delivery import BIG_JOB
 from glassq.queues.swf.forms import MAX_JOB, MAX_SECONDS
 from glassq.queues.swf.limits import DELIVERIES, HEARTBEATS, MAX_OPEN, price, price_again
 from glassq.queues.swf.making import RETENTION
@@ -39,7 +38,7 @@ def remarks(settings: Settings) -> Iterator[str]:
     if settings.push is not None:
         yield (
             f"{file}: [push]: tasks of more than {MAX_JOB} bytes, their headers included, are refused, as Amazon SWF "
-            f"takes no more; App Engine took {BIG_JOB} bytes"
+            "takes no more; App Engine took 100 KB"
         )
 
 
