@@ -38,6 +38,7 @@ backoff_cap = "2s"
 max_jobs = 100000
 # a lease is longer than it
 deadline = "{ttr}s"
+grace = "5s"
 [[routes]]
 source = "chaos"
 handler = "written:handle"
