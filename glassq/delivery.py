@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MAX_JOB = 65_535
 # The limit of glassq's own beanstalkd, in bytes, for tasks with large payloads (App Engine allows 100 KB).
 BIG_JOB = 131_072
-# Minimum room for the history beside the body, in bytes; if MAX_JOB leaves less, BIG_JOB is the limit.
+# Minimum room for the history beside the body, in bytes; if that leaves less, BIG_JOB is the limit.
 MIN_ROOM = 8_192
 # Maximum number of evidence entries: the first and the latest ones, as those between mostly repeat.
 MAX_EVIDENCE = 12
@@ -221,14 +221,14 @@ def as_valid_utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def encode(delivery: Delivery) -> bytes:
-    """The bytes of a job. Shortens the evidence, oldest tracebacks first, until the job fits into MAX_JOB.
+def encode(delivery: Delivery, largest: int = MAX_JOB) -> bytes:
+    """The bytes of a job. Shortens the evidence, oldest tracebacks first, until the job fits into `largest` bytes.
 
-    If the body alone nearly fills MAX_JOB, BIG_JOB is the limit.
+    If the body alone nearly fills these, BIG_JOB is the limit.
     """
     body = b"" if delivery.stored else delivery.body
     taken = PREFIX + 1 + len(body)
-    room = (MAX_JOB if MAX_JOB - taken >= MIN_ROOM else BIG_JOB) - taken
+    room = (largest if largest - taken >= MIN_ROOM else BIG_JOB) - taken
     header = b""
     for evidence in _forms(delivery.evidence):
         header = _header(delivery, evidence)

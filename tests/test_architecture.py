@@ -132,7 +132,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "startcheck": frozenset({"errors", "log"}),
     "http": frozenset({"errors", "log", "values"}),
     "bodies": frozenset({"database", "delivery", "errors", "excerpts", "files", "journal", "log", "queues", "settings"})
-    | {"values"},
+    | {"startcheck", "values"},
     "journal": frozenset({"delivery", "errors", "files", "log"}),
     "intake": frozenset(
         {"errors", "log", "mask", "delivery", "settings", "values", "in_effect", "queues", "sources", "metrics"}
@@ -181,7 +181,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
         | {"routes", "queues", "backoff", "database", "standard_webhooks"}
     ),
     "schedules": frozenset({"database", "delivery", "due", "edited", "errors", "ledger", "log", "push", "settings"})
-    | {"values"},
+    | {"startcheck", "values"},
     # the tasks' server: what else tasks are made of is in push, which serves programs that have no server
     "push/http": frozenset({"delivery", "errors", "http", "in_effect", "log", "metrics", "push", "queues", "settings"})
     | {"startcheck", "values"},
@@ -194,8 +194,8 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "operations": EVERYTHING - {"cli", "console", "dev", "programs"},
     # operations mask what faces show
     "cli": EVERYTHING - {"console", "programs", "mask"},
-    "console": frozenset({"errors", "host", "http", "in_effect", "log", "operations", "settings", "startcheck"})
-    | {"values"},
+    "console": frozenset({"causes", "errors", "host", "http", "in_effect", "ledger", "log", "operations", "queues"})
+    | {"settings", "startcheck", "values"},
     "programs": EVERYTHING - {"cli", "dev", "operations"},
     # glassq/__init__.py: what the author of a handler imports
     "": frozenset({"errors", "headers", "delivery", "push"}),

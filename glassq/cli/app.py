@@ -19,7 +19,7 @@ from glassq import settings as configuration
 from glassq.cli.nearby import settings_nearby
 from glassq.errors import InvalidRequest, SettingsError
 from glassq.operations import Operations
-from glassq.operations.hints import adapt
+from glassq.operations.hints import adapt, adapt_hints
 from glassq.values import QueueUrl
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class App:
 
     def adapt_hints(self, document: dict[str, Any]) -> dict[str, Any]:
         """The JSON document with its hints adapted."""
-        return {**document, "hints": [self.adapt(hint) for hint in document["hints"]]}
+        return adapt_hints(document, self.adapt)
 
     @cached_property
     def operations(self) -> Operations:

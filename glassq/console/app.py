@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote
@@ -14,7 +15,7 @@ from glassq.console.guard import JSON, SAFE, Guard
 from glassq.console.request import FormFields, Page, PageRequest, Redirect
 from glassq.console.roles import Actor, Role
 from glassq.console.routes import LOGIN, ROUTES
-from glassq.console.troubles import Problem, Refused, refused, trouble_of
+from glassq.console.troubles import Problem, Refused, problem_of, refused
 from glassq.errors import GlassqError
 from glassq.http.liveness import LivenessResource
 from glassq.http.log_limiter import LogLimiter
@@ -38,9 +39,11 @@ LIVE = "HTTP_GLASSQ_LIVE"
 _FOR_EVER = "public, max-age=31536000, immutable"
 
 
-def create_app(console: Console, routes: Iterable[PageRoute] = ROUTES) -> falcon.App[Any, Any]:
-    """The app of this console."""
-    guard = Guard(console.url, console.doors, console.sessions)
+def create_app(
+    console: Console, routes: Iterable[PageRoute] = ROUTES, tick: Callable[[], float] = time.monotonic
+) -> falcon.App[Any, Any]:
+    """The app of this console; `tick` is the clock of its limits, in seconds."""
+    guard = Guard(console.url, console.doors, console.sessions, tick)
     app: falcon.App[Any, Any] = falcon.App(middleware=[guard])
     answers = _ErrorAnswers(console)
     app.add_error_handler(Exception, answers.bug)
@@ -143,6 +146,8 @@ def _write(console: Console, answer: Answer, request: PageRequest, req: falcon.R
     session, live = req.context.session, LIVE in req.env
     # a page that refreshes itself is no sign of life
     renewed = console.sessions.renewed(session) if session is not None and not live else ""
+    if isinstance(answer, Page) and answer.instead and not req.context.twin:
+        answer = Redirect(answer.instead)
     if isinstance(answer, Redirect):
         resp.status = 303
         resp.location = console.base + answer.to
@@ -257,16 +262,16 @@ class _ErrorAnswers:
 
     def refused(self, req: falcon.Request, resp: falcon.Response, error: Refused, _params: object) -> None:
         """Who is not let in, or asks for what cannot be."""
-        if error.trouble.status != 404 and (left_out := self._limiter.admit()) is not None:
+        if error.problem.status != 404 and (left_out := self._limiter.admit()) is not None:
             visitor = getattr(req.context, "visitor", None)
             who = visitor.name if visitor else req.remote_addr
-            told = {"status": error.trouble.status, "why": error.trouble.words, "path": req.path}
+            told = {"status": error.problem.status, "why": error.problem.words, "path": req.path}
             log.warning("refused %s", fields(who=who, method=req.method, **told, **left_out))
-        self._answer(req, resp, error.trouble)
+        self._answer(req, resp, error.problem)
 
     def operation(self, req: falcon.Request, resp: falcon.Response, error: GlassqError, _params: object) -> None:
         """What was asked for cannot be done, or the queue cannot be asked."""
-        self._answer(req, resp, trouble_of(error))
+        self._answer(req, resp, problem_of(error))
 
     def http(self, req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _params: object) -> None:
         """Falcon's own errors (404, 405 ...), without their details: some quote the request."""
@@ -280,17 +285,17 @@ class _ErrorAnswers:
         log.error("bug in glassq-console", exc_info=error)
         self._answer(req, resp, Problem(500, "this is a bug of ours", "the log of glassq-console has it"))
 
-    def _answer(self, req: falcon.Request, resp: falcon.Response, trouble: Problem) -> None:
+    def _answer(self, req: falcon.Request, resp: falcon.Response, told: Problem) -> None:
         console = self._console
-        resp.status = trouble.status
-        if trouble.retry_after:
-            resp.set_header("Retry-After", str(trouble.retry_after))
-        words, todo = console.adapt(trouble.words), console.adapt(trouble.todo)
+        resp.status = told.status
+        if told.retry_after:
+            resp.set_header("Retry-After", str(told.retry_after))
+        words, todo = console.adapt(told.words), console.adapt(told.todo)
         if _wants_json(req):
             resp.content_type = PROBLEM_JSON
-            resp.data = problem(trouble.status, trouble.title, f"{words}: {todo}" if todo else words)
+            resp.data = problem(told.status, told.title, f"{words}: {todo}" if todo else words)
             return
-        values = {"title": trouble.title, "status": trouble.status, "words": words, "todo": todo}
+        values = {"title": told.title, "status": told.status, "words": words, "todo": todo}
         _html(resp, console.html("error.html", values, _actor(console, req)))
 
 

@@ -15,7 +15,10 @@ from glassq.console.guard import TWIN
 from glassq.console.keys import open_key, state_directory
 from glassq.console.limits import Tries
 from glassq.console.links import Links
+from glassq.console.notes import Notes
+from glassq.console.plans import Plans
 from glassq.console.render import Frame, Pause, Renderer
+from glassq.console.runs import Runs
 from glassq.console.sessions import Sessions
 from glassq.operations import Operations
 from glassq.operations.census import Census
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from glassq.console.roles import Actor
+    from glassq.ledger.activity import Activity
     from glassq.operations.sampler import Samples
     from glassq.operations.verdict import SystemVerdict
     from glassq.settings import Settings
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
 LOGINS, LOGIN_PAUSE = 5, 30.0
 # The actor of what the console does by itself.
 ITSELF = "glassq-console"
+# From where it is done, as the trail says it.
+VIA = "console"
 
 
 class Console:
@@ -66,19 +72,22 @@ class Console:
         self.tries = Tries(LOGINS, LOGIN_PAUSE, time.monotonic)
         self.assets = Assets()
         self.renderer = Renderer(self.assets, self.base, self.adapt)
-        self.operations = Operations(settings, actor=ITSELF, clock=clock)
+        self.operations = Operations(settings, actor=ITSELF, via=VIA, clock=clock)
         self.census = Census(self.operations)
         self.sampler = Sampler(self.operations)
         self.doctor = Doctor(self.operations)
+        self.notes = Notes(self.operations)
+        self.plans = Plans(clock)
+        self.runs = Runs(self.operations_for, self.operations, self.instance, self.census.left)
 
     def start(self) -> None:
         """Begins to look at the queue."""
-        for watcher in (self.census, self.sampler, self.doctor):
+        for watcher in (self.census, self.sampler, self.doctor, self.runs):
             watcher.start()
 
     def close(self) -> None:
         """Ends what was begun, in time for a stop of the service."""
-        for watcher in (self.census, self.sampler, self.doctor):
+        for watcher in (self.runs, self.census, self.sampler, self.doctor):
             watcher.close()
 
     def verdict(self) -> SystemVerdict | None:
@@ -87,7 +96,11 @@ class Console:
 
     def operations_for(self, actor: Actor) -> Operations:
         """What this actor does on the installation."""
-        return Operations(self.settings, actor=actor.name, clock=self.clock)
+        return Operations(self.settings, actor=actor.name, via=VIA, clock=self.clock)
+
+    def note_on(self, cause: str) -> Activity | None:
+        """The newest note on a group."""
+        return self.notes.on(cause)
 
     def command(self, words: str) -> str:
         """`glassq WORDS` as it is typed for these settings."""

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -21,6 +20,8 @@ from glassq.console.troubles import refused
 from glassq.http.strict import malformed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import falcon
 
     from glassq.console.doors import Doors
@@ -53,15 +54,15 @@ _HEADERS = {
 class Guard:
     """Falcon's middleware. What comes after it finds in `req.context`: twin, visitor, session."""
 
-    def __init__(self, url: str, doors: Doors, sessions: Sessions) -> None:
-        """`url` is [console] url, "" where nothing stands before us."""
+    def __init__(self, url: str, doors: Doors, sessions: Sessions, tick: Callable[[], float]) -> None:
+        """`url` is [console] url, "" where nothing stands before us; `tick` is a clock, in seconds."""
         public = urlsplit(url)
         self._origin = f"{public.scheme}://{public.netloc}".lower() if url else ""
         self._hosts = frozenset({*_LOCAL, *([_host(public.netloc)] if url else ())})
         self._prefix = public.path.rstrip("/")
         self._doors = doors
         self._sessions = sessions
-        self._rate = RequestRate(PER_SECOND, AT_ONCE, time.monotonic)
+        self._rate = RequestRate(PER_SECOND, AT_ONCE, tick)
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Raises Refused."""

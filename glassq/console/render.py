@@ -97,6 +97,7 @@ class Renderer:
         )
         self._env.filters.update(ago=_ago, moment=_moment, clock=_clock, day=_day, precise=_precise)
         self._env.filters.update(count=_count, span=_span, adapt=adapt)
+        self._env.globals.update(command=lambda words: adapt(f"`glassq {words}`").strip("`"))
         self._env.globals.update(static=lambda name: f"{base}{assets.path(name)}", url=lambda path: f"{base}{path}")
 
     def page(self, template: str, frame: Frame, values: Mapping[str, Any], part: str = "") -> str:

@@ -44,13 +44,17 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page: `document` is what its twin with .json answers, `values` go to the template beside it."""
+    """A page: `document` is what its twin with .json answers, `values` go to the template beside it.
+
+    `instead`: a person is sent to this path of ours, as there is nothing to choose from ("": no).
+    """
 
     template: str
     title: str
     document: object
     values: Mapping[str, Any] = field(default_factory=dict)
     status: int = 200
+    instead: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,11 @@ class Problem:
 
 
 class Refused(Exception):
-    """A request is refused; the trouble says why. Nothing of it was done."""
+    """A request is refused; the problem says why. Nothing of it was done."""
 
-    def __init__(self, trouble: Problem) -> None:
-        super().__init__(trouble.detail)
-        self.trouble = trouble
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
 
 
 # The first that fits decides; the statuses of operations are those of errors.py.
@@ -61,7 +61,7 @@ def refused(status: int, words: str, todo: str = "", retry_after: int = 0) -> Re
     return Refused(Problem(status, words, todo, retry_after))
 
 
-def trouble_of(error: errors.GlassqError) -> Problem:
+def problem_of(error: errors.GlassqError) -> Problem:
     """What to answer where an operation fails."""
     status, todo = next((status, todo) for kind, status, todo in _STATUSES if isinstance(error, kind))
     words = str(error)

@@ -34,7 +34,9 @@ log = logger("glassq.intake")
 class LargeBodies:
     """The large bodies of one process; for all its threads."""
 
-    def __init__(self, store: BodyStore | WaitingBodies, state: IntakeState) -> None:
+    def __init__(self, store: BodyStore | WaitingBodies, state: IntakeState, *, inline: int = INLINE) -> None:
+        """Bodies of up to `inline` bytes are in their jobs."""
+        self._inline = inline
         self._store = store
         self._state = state
 
@@ -49,7 +51,7 @@ class LargeBodies:
 
         Our own worker has received it into the store already (`glassq.body`). Raises BodyError.
         """
-        if len(body) <= INLINE:
+        if len(body) <= self._inline:
             return "", None
         received: ReceivedBody | None = environ.get("glassq.body")
         try:
@@ -78,7 +80,7 @@ def body_limits(sources: Iterable[Source]) -> dict[str, int]:
 
 def prepare(settings: Settings, sources: Iterable[Source]) -> None:
     """Makes the store, if a source takes large bodies. Raises SettingsError if that fails."""
-    if _needed(sources) and settings.bodies.url.directory is not None:
+    if _needed(settings, sources) and settings.bodies.url.directory is not None:
         # one that is far away is made with its first body: it may be down now, and pings are taken all the same
         try:
             open_bodies(settings).prepare()
@@ -88,7 +90,7 @@ def prepare(settings: Settings, sources: Iterable[Source]) -> None:
 
 def can_prepare(settings: Settings, sources: Iterable[Source]) -> None:
     """Raises SettingsError where `prepare` would, as far as one can see without creating anything."""
-    if not _needed(sources):
+    if not _needed(settings, sources):
         return
     path = settings.bodies.url.directory
     if path is None:
@@ -109,8 +111,8 @@ def cannot_be_made(path: Path, names: Iterable[str]) -> str:
     return "" if os.access(nearest, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
 
 
-def _needed(sources: Iterable[Source]) -> bool:
-    return any(source.max_body > INLINE for source in sources)
+def _needed(settings: Settings, sources: Iterable[Source]) -> bool:
+    return any(source.max_body > settings.queue.url.inline for source in sources)
 
 
 def _refused(settings: Settings, why: str) -> SettingsError:

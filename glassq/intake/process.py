@@ -59,7 +59,7 @@ class IntakeProcess:
         self.forwarder = Forwarder(producer, self.journal, self.state, self.watcher) if journal_first else None
         apart = waiting.is_apart if waiting is not None else lambda key: False
         store = DurableStore(producer, self.journal, self.state, self.watcher, self.forwarder, apart)
-        self.bodies = LargeBodies(waiting or bodies, self.state)
+        self.bodies = LargeBodies(waiting or bodies, self.state, inline=settings.queue.url.inline)
         self.keeper = PingKeeper(store, counters, sources, self.bodies)
 
     def hooks(self, settings: Settings, sources: Iterable[Source]) -> dict[str, HookResource]:

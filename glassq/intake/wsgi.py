@@ -12,7 +12,6 @@ from gunicorn.app.base import Application
 from gunicorn.config import Config
 
 from glassq import log
-from glassq.bodies import INLINE
 from glassq.errors import SettingsError
 from glassq.http.arbiter import TendingArbiter
 from glassq.http.gunicorn_conf import apply_conf
@@ -66,13 +65,14 @@ class IntakeServer(Application):  # type: ignore[misc]
 
     cfg: Any
     #: the worker stores larger bodies, in bytes
-    inline = INLINE
+    inline: int
     #: these ask the queue, look at the journal's disk, or add up what all workers have counted
     aside = frozenset({METRICS, PATH, "/readyz"})
 
     def __init__(self, file: str | None) -> None:
         """`file` is the settings file; if None, `glassq.settings.load` finds it. Raises SettingsError."""
         self.settings, self._sources = read(file)
+        self.inline = self.settings.queue.url.inline
         #: the counters of all workers; a worker's own row is chosen before the fork
         self._shared = shared_counters()
         self._shared_sources = SharedSourceCounters(self._sources, ROWS)

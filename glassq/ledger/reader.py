@@ -75,6 +75,7 @@ _BY = {
     "cause": "cause = :cause",
     "state": "state = :state",
     "id": "id = :id",
+    "run": "run = :run",
 }
 
 
@@ -294,8 +295,8 @@ class LedgerReader:
     def activities(self, *, since: datetime | None = None, limit: int | None = None, **wanted: str) -> list[Activity]:
         """What was done since, or the `limit` latest of it, newest first.
 
-        `wanted` are the values that the fields `did`, `cause`, `state` or `id` must have, and `who`, the actor. None of
-        a ledger of an older version.
+        `wanted` are the values that the fields `did`, `cause`, `state`, `run` or `id` must have, and `who`, the actor.
+        None of a ledger of an older version.
         """
         if self._database is None or self._database.version < ACTIVITIES:
             return []

@@ -46,8 +46,10 @@ def carry_out(operations: Operations, queue: Inspector, plan: Plan, progress: Pr
         def act(packet: Sequence[Chosen]) -> Iterator[Result]:
             return change_packet(operations, queue, packet, aside, buried)
 
+        largest = operations.settings.queue.url.largest
+
         def aside(found: Found) -> Change:
-            body = None if found.delivery is None else encode(_aside(operations, found.delivery, found, words))
+            body = None if found.delivery is None else encode(_aside(operations, found.delivery, found, words), largest)
             return Change(found.job, "buried", body)
 
         def buried(each: Chosen, found: Found, holder: str) -> Result:

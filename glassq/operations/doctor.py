@@ -78,6 +78,11 @@ class Doctor:
                 self._changed.wait(left)
         return self._whole
 
+    def examine_now(self) -> None:
+        """Makes all checks in this thread."""
+        self._whole = self._examined(examine)
+        self._urgent = self._examined(glance)
+
     def _fresh(self) -> bool:
         at = self._whole.at
         return at is not None and (self._operations.clock() - at).total_seconds() < FRESH

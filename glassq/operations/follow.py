@@ -113,6 +113,11 @@ def recorded(entry: Entry) -> Recorded:
     return Recorded(entry.source, entry.tube, age, reason(entry.reason), masked_text(entry.result))
 
 
+def said(entry: Entry) -> str:
+    """Why it failed, or what its handler returned; masked."""
+    return reason(entry.reason) or masked_text(entry.result)
+
+
 def document(entry: Entry) -> dict[str, Any]:
     """The entry for JSON, masked."""
     return {

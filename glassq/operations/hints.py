@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,11 @@ class Hint:
 
     def __str__(self) -> str:
         return f"{self.words}: `glassq {self.command}`" if self.command else self.words
+
+
+def adapt_hints(document: dict[str, Any], adapt: Callable[[str], str]) -> dict[str, Any]:
+    """The document for JSON with its hints adapted."""
+    return {**document, "hints": [adapt(hint) for hint in document["hints"]]}
 
 
 def adapt(text: str, command: Callable[[str], str]) -> str:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from glassq import delivery as envelope
-from glassq.bodies import INLINE
 from glassq.errors import BodyError, InvalidRequest, OperationError, PingRefused, SourceUnready
 from glassq.mistakes import nearest
 from glassq.operations.find import checked_tube, unworked
@@ -197,7 +196,7 @@ def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> Rece
     Raises QueueError. Then the delivery is not in the queue; where it may be there all the same, this warns of it.
     """
     delivery = _with_stored_body(operations, plan.delivery)
-    job = NewJob(delivery.id, envelope.encode(delivery), plan.tube, plan.delay)
+    job = NewJob(delivery.id, envelope.encode(delivery, operations.settings.queue.url.largest), plan.tube, plan.delay)
     with operations.producer() as producer:
         answer = put_durably(producer, job, within=math.inf, proof_within=PROOF_WITHIN)
     if not isinstance(answer, Refusal):
@@ -212,7 +211,7 @@ def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> Rece
 
 def _with_stored_body(operations: Operations, delivery: Delivery) -> Delivery:
     """The delivery, whose body is in the store now if it is too large for a job. Raises BodyError."""
-    if len(delivery.body) <= INLINE:
+    if len(delivery.body) <= operations.settings.queue.url.inline:
         return delivery
     operations.bodies.prepare()
     writer = operations.bodies.begin(delivery.id, len(delivery.body))

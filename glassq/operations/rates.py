@@ -78,7 +78,7 @@ def estimate(ready: int, change: float | None, rate: float | None = None) -> Est
     if change * 60 > STEADY:
         return Estimate(f"grows by {change * 60:,.0f}/min")
     if change * 60 > -STEADY:
-        return Estimate("neither grows nor falls")
+        return Estimate("steady")
     seconds = max(ready / -change, ready / rate if rate else 0.0)
     return Estimate(f"in about {about(seconds)}", seconds)
 

@@ -18,6 +18,7 @@ from glassq.errors import JobNotFound, LedgerError, QueueError, SearchIncomplete
 from glassq.mask import MAX_LINE, masked_body, masked_text
 from glassq.operations.filters import has_words
 from glassq.operations.find import MIN_PREFIX, found_in, is_ours, our_tubes
+from glassq.operations.follow import said
 from glassq.operations.words import deliveries, span
 from glassq.queues.base import ALL_STATES
 
@@ -159,8 +160,7 @@ def _by_name(
 
 
 def _recorded(entry: Entry) -> Hit:
-    said = reason(entry.reason) or masked_text(entry.result)
-    return Hit(entry.delivery, entry.state, entry.source, entry.tube, entry.updated, "id", said[:MAX_LINE])
+    return Hit(entry.delivery, entry.state, entry.source, entry.tube, entry.updated, "id", said(entry)[:MAX_LINE])
 
 
 # -- by words ----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import msgspec
 
 from glassq.causes import reason
 from glassq.delivery import StepResult, StoredBody
-from glassq.errors import BodyError, InvalidRequest, LedgerError, NotFound, NotInOurTubes, SettingsError
+from glassq.errors import BodyError, InvalidRequest, LedgerError, NotFound, NotInOurTubes, QueueError, SettingsError
 from glassq.mask import MAX_TEXT, masked_body, masked_text
 from glassq.operations.find import Finder, ambiguous, checked_prefix, ref_of
 from glassq.operations.words import attempts
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from glassq.operations import Operations
     from glassq.operations.find import Found
     from glassq.operations.progress import Progress
-    from glassq.queues.base import Inspector
+    from glassq.queues.base import Happened, Inspector
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class Story:
     `found` is as it lies in the queue. Show of it what the properties here and the functions below return: masked text.
     `entry` is masked. `stored` is what the ledger kept of a delivery that is not in the queue, as it is; None: nothing.
     `large` is its body, if that is in the body store. `failures` are those that the ledger kept of such a delivery.
+    `history` is what the engine has recorded, where it does.
     """
 
     found: Found | None
@@ -64,6 +65,7 @@ class Story:
     stored: RecordedPing | None = None
     large: BodyExcerpt | None = None
     failures: tuple[Evidence, ...] = ()
+    history: tuple[Happened, ...] = ()
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
@@ -128,6 +130,7 @@ class Story:
             "buried_at": found.buried_at if found else None,
             "ledger": _recorded_fields(self.entry) if self.entry else None,
             "ledger_note": self.note,
+            "history": [msgspec.structs.asdict(each) for each in self.history],
         }
 
     def _delivery(self, delivery: Delivery) -> dict[str, Any]:
@@ -171,7 +174,17 @@ def tell(operations: Operations, queue: Inspector, text: str, progress: Progress
             raise missing
         raise NotFound(f"{missing}; {note or 'the ledger does not know it either'}")
     large = _large(operations, found.delivery if found else None, entry, stored)
-    return Story(found, _masked_entry(entry) if entry else None, note, stored, large, failures)
+    recorded = _history(queue, found, entry)
+    return Story(found, _masked_entry(entry) if entry else None, note, stored, large, failures, recorded)
+
+
+def _history(queue: Inspector, found: Found | None, entry: Entry | None) -> tuple[Happened, ...]:
+    """What the engine has recorded of it; nothing where that cannot be read now."""
+    known = found.delivery.id if found and found.delivery else entry.delivery if entry else ""
+    try:
+        return tuple(queue.history(known)) if known else ()
+    except QueueError:
+        return ()
 
 
 def _large(

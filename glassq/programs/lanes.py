@@ -131,6 +131,8 @@ class _Shared:
         tubes = [found.tube for found in self.routes.lane_routes]
         main = self.throttle.limiter(slot.index, free=[], limited=tubes)
         limiter = gated(self.rules, main, self.throttle, slot.index, receiver, keys_over_hosts(settings))
-        settlement = Settlement(receiver, self.ledger, slot.counters, self.bodies, self.hooks)
+        settlement = Settlement(
+            receiver, self.ledger, slot.counters, self.bodies, self.hooks, largest=settings.queue.url.largest
+        )
         consumer = Consumer(receiver, limiter, executor, settlement, slot, losses=self.losses)
         return Lane(slot, receiver, lease, consumer)

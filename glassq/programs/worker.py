@@ -137,7 +137,7 @@ def consume(
         unrouted=unrouted_of(settings).verdict,
         hooks=watching,
     )
-    settlement = Settlement(receiver, ledger, slot.counters, bodies, watching)
+    settlement = Settlement(receiver, ledger, slot.counters, bodies, watching, largest=settings.queue.url.largest)
     others = pool_prefixes(settings.queue.tube)
     consumer = Consumer(receiver, limiter, executor, settlement, slot, others, children=worker.processes)
     beginning.tell(ledger)

@@ -17,6 +17,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from glassq.errors import QueueError
 
@@ -186,6 +187,13 @@ class Fact(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.said}: {self.todo}" if self.todo else self.said
+
+
+class Happened(msgspec.Struct, frozen=True):
+    """Something that the engine has recorded of a delivery, in words, and when that was."""
+
+    at: datetime
+    words: str
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -484,6 +492,12 @@ class Inspector(Protocol):
 
     def still(self, refs: Sequence[str], state: State) -> list[bool]:
         """For each of these jobs, whether it is in this state: without their bodies. Raises QueueError."""
+
+    def history(self, key: str) -> list[Happened]:
+        """What the engine has recorded of the delivery with this id, oldest first; nothing where it records nothing.
+
+        Also of one that is over, for as long as the engine keeps that. Raises QueueError.
+        """
 
     def peek(self, ref: str) -> bytes:
         """A job's body, at the least cost. Raises JobNotFound."""

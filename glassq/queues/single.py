@@ -11,7 +11,7 @@ from glassq.queues.base import Change, NewForm
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from glassq.queues.base import Job, State, WaitingState
+    from glassq.queues.base import Happened, Job, State, WaitingState
 
 T = TypeVar("T")
 
@@ -41,6 +41,9 @@ class SingleCalls(ABC):
                 raise job
             found.append(not isinstance(job, QueueError) and job.state == state)
         return found
+
+    def history(self, key: str) -> list[Happened]:
+        return []
 
     def get(self, ref: str) -> Job:
         return _raised(*self.get_all([ref]))

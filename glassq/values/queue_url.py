@@ -35,6 +35,7 @@ class EngineUrl(NamedTuple):
 
     `package` is the engine's, in queues/. `is_database`: it is a PostgreSQL database, in which all that hosts share may
     live beside the jobs, in tables and locks of ours. `many_hosts`: it is meant for intakes and pools on many hosts.
+    `largest` is how large we make a job at most, and `inline` a body in it, in bytes: what is larger goes to the store.
     """
 
     package: str
@@ -43,6 +44,9 @@ class EngineUrl(NamedTuple):
     check: Callable[[str], None]
     is_database: bool = False
     many_hosts: bool = False
+    # beanstalkd's default limit (-z); 24 KiB are for the story of a delivery's attempts
+    largest: int = 65_535
+    inline: int = 32 << 10
 
 
 def _check_beanstalk(text: str) -> None:
@@ -110,6 +114,9 @@ ENGINES = (
         forms=("swf://REGION/DOMAIN",),
         check=_check_swf,
         many_hosts=True,
+        # 32,768 characters of base64, and what SWF must know of it
+        largest=24_000,
+        inline=8 << 10,
     ),
 )
 _BY_SCHEME = {scheme: row for row in ENGINES for scheme in row.schemes}
@@ -153,6 +160,16 @@ class QueueUrl(str):
     def many_hosts(self) -> bool:
         """Whether it is meant for intakes and pools on many hosts."""
         return self._row.many_hosts
+
+    @property
+    def largest(self) -> int:
+        """How large we make a job at most, in bytes."""
+        return self._row.largest
+
+    @property
+    def inline(self) -> int:
+        """How large a body in a job may be, in bytes."""
+        return self._row.inline
 
     @property
     def address(self) -> tuple[str, int] | str:

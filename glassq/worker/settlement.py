@@ -43,8 +43,11 @@ class Settlement:
         counters: ProcessCounters,
         bodies: BodyStore | None = None,
         hooks: Hooks = NO_HOOKS,
+        *,
+        largest: int = envelope.MAX_JOB,
     ) -> None:
-        """`hooks` see what becomes of each attempt."""
+        """`hooks` see what becomes of each attempt. A job is made to fit into `largest` bytes where that can be."""
+        self._largest = largest
         self._hooks = hooks
         self._bodies = bodies
         self._receiver = receiver
@@ -213,7 +216,7 @@ class Settlement:
                 with suppress(BodyError):
                     self._bodies.touch(key)
         try:
-            holder = put(envelope.encode(following))
+            holder = put(envelope.encode(following, self._largest))
         except JobTooBig:
             holder = put(envelope.encode(lifecycle.without_story(following)))
         if self.refusals:

@@ -102,7 +102,7 @@ def test_queues_are_made_for_every_tube_of_the_settings_and_of_queue_yaml(sqs: C
     assert sqs("queue", "check").code == 0
     # one that another tool has made, with the service's own 4 days
     service.drop(names[:1])
-    service.make(names[0])
+    service.make(names[:1])
     short = sqs("queue", "check")
     assert (short.code, "a delivery that waits longer is lost: glassq 4 days" in short.out) == (1, True)
     assert f"keep deliveries for 14 days: {names[0]}" in sqs("queue", "init").out

@@ -57,7 +57,7 @@ class Browser:
     """A browser at a door of the console: it keeps cookies, and says what browsers say. `user`: None is on TCP."""
 
     def __init__(self, site: Site, user: str | None, headers: Mapping[str, str] | None = None) -> None:
-        self._site = site
+        self.site = site
         self.cookie = ""
         self.user = user
         self.headers = dict(headers or {})
@@ -74,7 +74,7 @@ class Browser:
         extras: dict[str, Any] = {"glassq.listener": listener, "RAW_URI": path}
         if self.user is not None:
             extras["glassq.socket"] = Peer(self.user)
-        client = self._site.client
+        client = self.site.client
         path, _, query = path.partition("?")
         host = sent.pop("Host", None)
         if host is not None:
@@ -122,12 +122,13 @@ class Site:
         return new_code(key, name, self.clock().timestamp(), life)
 
 
-def site_of(directory: Path, url: str, more: str = "", sections: str = "") -> Site:
-    """A console whose state is in the directory; `more` are lines of [console]."""
+def site_of(directory: Path, url: str, more: str = "", *, queue: str = "") -> Site:
+    """A console whose state is in the directory; `more` are lines of [console], `queue` is that section."""
+    section = queue or f'[queue]\nurl = "{url}"\n'
     text = (
-        f'[queue]\nurl = "{url}"\n[ledger]\nurl = "sqlite:///{directory}/ledger.db"\n'
+        f'{section}[ledger]\nurl = "sqlite:///{directory}/ledger.db"\n'
         f'[console]\nviewers = ["{VIEWER}"]\noperators = ["{OPERATOR}"]\nstate = "{directory}/console"\n'
-        f"{more}\n{sections}"
+        f"{more}\n"
     )
     clock = Clock()
     file = directory / "glassq.toml"

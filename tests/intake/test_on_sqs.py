@@ -23,7 +23,7 @@ def test_no_ping_is_lost_while_the_service_is_hostile_or_away(
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     with SqsService(tmp_path) as service:
-        service.make("intake-glassq")
+        service.make(["intake-glassq"])
         web = Web(tmp_path / "web", f"sqs://{REGION}/intake?endpoint={service.endpoint()}", acknowledge=acknowledge)
         hostile = Faults(seed=5, throttle=0.2, late=0.1, cut=0.1, broken=0.1)
         ask_a_hostile_service(

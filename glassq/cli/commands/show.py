@@ -62,6 +62,8 @@ def _print(app: App, out: Console, told: Story) -> None:
         _section(out, f"ledger: {line(entry.delivery)}", _entry(entry))
     else:
         out.print(f"\nledger: {line(told.note) or 'nothing recorded'}", style="dim")
+    if told.history:
+        _section(out, "history in the queue", [(moment(each.at), line(each.words)) for each in told.history])
 
 
 def _print_found(out: Console, told: Story, found: Found) -> None:

@@ -23,7 +23,7 @@ def login(console: Console, request: PageRequest) -> Answer:
     """Who would sign in here, and a button. Nothing is spent: programs look at links before people do."""
     code = request.params.get("code", "")
     who = _candidate(console, request, code)
-    values = {"who": who, "code": code, "next": _ours(request.params.get("next", "")), "todo": "", "may": False}
+    values = {"who": who, "code": code, "next": ours(request.params.get("next", "")), "todo": "", "may": False}
     if who is None:
         values["todo"] = f"{_USED}: {_NEW_LINK}" if code else f"open the link that the console printed; {_NEW_LINK}"
     elif who.role is Role.NOBODY:
@@ -52,7 +52,7 @@ def sign_in(console: Console, request: PageRequest) -> Answer:
         raise refused(403, f"{who.name} may not come in here", _no_role(console, who))
     console.tries.succeeded(peer)
     log.info("signed in %s", fields(who=who.name, role=who.role.words, door=who.door))
-    return Redirect(_ours(request.form.get("next", "")), cookie=console.sessions.begin(who))
+    return Redirect(ours(request.form.get("next", "")), cookie=console.sessions.begin(who))
 
 
 def sign_out(console: Console, request: PageRequest) -> Answer:
@@ -81,7 +81,7 @@ def _no_role(console: Console, who: Actor) -> str:
     return f"{who.name} is in no group that may come in; {may}"
 
 
-def _ours(path: str) -> str:
+def ours(path: str) -> str:
     """The path, if it is one of ours; else that of the first page. A path of two slashes is another host's."""
     fine = path.startswith("/") and not path.startswith(("//", "/\\", "/login")) and path.isprintable()
     return path if fine and path.isascii() else "/"

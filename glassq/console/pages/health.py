@@ -6,17 +6,26 @@ from typing import TYPE_CHECKING
 
 from glassq.console.request import Page
 from glassq.operations.checks.base import document
-from glassq.operations.checks.examine import examine
-from glassq.operations.progress import Silent
 
 if TYPE_CHECKING:
     from glassq.console.console import Console
     from glassq.console.request import Answer, PageRequest
 
+# So long a page waits for checks that nobody has made yet, in seconds.
+PATIENCE = 20.0
+_ORDER = {False: 0, None: 1, True: 2}
+
 
 def health(console: Console, request: PageRequest) -> Answer:
-    """The checks, what is wrong first."""
-    checks = list(examine(console.operations_for(request.actor), Silent()))
-    order = {False: 0, None: 1, True: 2}
-    shown = sorted(checks, key=lambda check: order[check.ok])
-    return Page("health.html", "Health", document(checks, console.adapt), {"checks": shown})
+    """The checks, what is wrong first. They are made by the doctor's thread, at most once a minute."""
+    found = console.doctor.whole(PATIENCE)
+    values = {
+        "checks": sorted(found.checks, key=lambda check: _ORDER[check.ok]),
+        "at": found.at,
+        "sums": {level: sum(check.ok is ok for check in found.checks) for level, ok in LEVELS},
+        "command": console.command("doctor"),
+    }
+    return Page("health.html", "Health", document(found.checks, console.adapt), values)
+
+
+LEVELS = (("wrong", False), ("note", None), ("ok", True))

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from glassq.database.plain import file_of
-from glassq.delivery import BIG_JOB, MAX_JOB
+from glassq.delivery import BIG_JOB
 from glassq.errors import LedgerError, QueueUnavailable, SettingsError, WrongTables
 from glassq.operations import push_queues as queues_now
 from glassq.operations import route_tubes
@@ -53,7 +53,7 @@ def trouble(operations: Operations, queue: Inspector, error: QueueError) -> Chec
 
 def engine(operations: Operations, queue: Inspector, progress: Progress) -> Iterator[Check]:
     now = queue.status()
-    job_size = MAX_JOB if operations.settings.push is None else BIG_JOB
+    job_size = operations.settings.queue.url.largest if operations.settings.push is None else BIG_JOB
     tubes = list(dict.fromkeys([*our_tubes(operations, queue), *wanted_tubes(operations)]))
     for fact in queue.facts(tubes, job_size=job_size, thorough=True):
         said = fact.said

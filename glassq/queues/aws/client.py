@@ -17,7 +17,6 @@ from glassq.errors import QueueUnavailable, SettingsError
 try:
     import botocore.session
     from botocore.config import Config
-    from botocore.loaders import create_loader
 except ImportError:
     raise SettingsError("[queue] url: a queue at Amazon needs boto3: pip install 'glassq[aws]'") from None
 
@@ -106,17 +105,17 @@ class AwsClient:
         return client
 
     def _make(self) -> Any:
-        session = botocore.session.Session()
-        session.register_component("data_loader", _loader())
         config = Config(
             connect_timeout=self._connect_timeout,
             read_timeout=self.timeout,
             retries={"total_max_attempts": 1},
             max_pool_connections=_KEPT,
         )
-        client = session.create_client(
-            self.service, region_name=self._region, endpoint_url=self._endpoint or None, config=config
-        )
+        session, lock = _session(os.getpid())
+        with lock:
+            client = session.create_client(
+                self.service, region_name=self._region, endpoint_url=self._endpoint or None, config=config
+            )
         # botocore/httpsession.py: a request's own time is read out of its context
         client.meta.events.register(f"before-call.{self.service}", self._set_time)
         return client
@@ -126,6 +125,6 @@ class AwsClient:
 
 
 @lru_cache(1)
-def _loader() -> Any:
-    """What reads the service's description: once a process, however many clients it makes."""
-    return create_loader()
+def _session(pid: int) -> tuple[Any, threading.Lock]:
+    """What finds credentials and reads the services' descriptions, once a process; it makes one client at a time."""
+    return botocore.session.Session(), threading.Lock()

@@ -14,7 +14,7 @@ from glassq.errors import JobNotFound, QueueError, QueueRefused
 from glassq.queues.aws.text import text_of
 from glassq.queues.key import key_of
 from glassq.queues.swf.forms import LIMITS, SwfForm, form_of, written
-from glassq.queues.swf.history import CHANGE
+from glassq.queues.swf.history import CHANGE, STATE
 from glassq.queues.swf.looking import find_run
 from glassq.queues.swf.names import id_of
 from glassq.queues.swf.starting import start_another
@@ -101,13 +101,14 @@ class RunChanger:
         )
 
     def _signal(self, seen: SeenRun, form: SwfForm) -> None:
-        # a second one says the same of a form that is there no more
-        self._client.insist(
+        same = (form.text, form.tube) == (seen.run.form.text, seen.run.form.tube)
+        # a second one says the same of a form that is there no more, or to a run that has gone on as another one
+        self._client.settle(
             "signal_workflow_execution",
             within=self._left(),
             **seen.execution,
-            signalName=CHANGE,
-            input=written(form),
+            signalName=STATE if same else CHANGE,
+            input=written(replace(form, text="") if same else form),
         )
 
     def _insert(self, new: NewForm) -> str | QueueError:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glassq.errors import QueueError
 from glassq.queues.base import EngineGauge, Fact
 from glassq.queues.swf.forms import MAX_JOB
 from glassq.queues.swf.looking import open_runs
 from glassq.queues.swf.names import NOBODY, PAUSE_TYPE, PAUSE_VERSION, workflow_id
-from glassq.queues.swf.troubles import AlreadyThere, explained
+from glassq.queues.swf.troubles import AlreadyThere
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,11 +27,7 @@ def of_domain(client: SwfClient, left: Left, job_size: int) -> Iterator[Fact]:
     yield Fact(
         "queue", True, f"Amazon SWF in {place.region}, domain {place.domain}, {place.endpoint or 'its own endpoint'}"
     )
-    try:
-        count = _open(client, left)
-    except QueueError as error:
-        yield explained(error)
-        return
+    count = _open(client, left)
     said = f"{count:,} executions are open, of {MAX_OPEN:,}"
     if count > _MUCH:
         yield Fact("open executions", False, said, "work or delete what is buried; beyond that no ping is taken")

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 # Why an attempt failed, in the words of `reason`.
 RETRY, BURY, RELEASE, DIED = "retry", "bury", "release", "died"
-# An operator's signal.
-CHANGE = "change"
+# An operator's signals: of a form with a new body or another tube, and of one that is as it was but for its state.
+CHANGE, STATE = "change", "state"
 # How the names of timers begin: one until a delivery is due, and one until its run must be renewed.
 DUE_TIMER, RENEWAL = "due", "renewal"
 
@@ -132,8 +132,13 @@ def _formed(run: DeliveryRun, number: int, form: SwfForm, *, anew: bool = False)
     return replace(run, phase=Phase.ANEW if anew else _rests(form), form=form, number=number, since=run.now)
 
 
+def _unless_anew(run: DeliveryRun, phase: Phase) -> Phase:
+    """The phase that a decision leads to, unless an operator changed the delivery while it was made."""
+    return run.phase if run.phase is Phase.ANEW else phase
+
+
 def _scheduled(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
-    return replace(run, phase=Phase.READY, attempts=run.attempts + 1, timer="")
+    return replace(run, phase=_unless_anew(run, Phase.READY), attempts=run.attempts + 1, timer="")
 
 
 def _started(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
@@ -145,6 +150,9 @@ def _completed(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
 
 
 def _failed(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
+    if run.phase is not Phase.RESERVED:
+        # an operator had changed it before its worker took it
+        return run
     reason, details = found.get("reason", ""), found.get("details", "")
     old = with_fields(run.form, state="ready", delay=0.0)
     if details and reason in (RETRY, BURY):
@@ -159,6 +167,8 @@ def _failed(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
 
 def _lost(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
     """An attempt died with its process."""
+    if run.phase is not Phase.RESERVED:
+        return run
     form = with_fields(run.form, state="ready", delay=0.0, losses=run.form.losses + 1)
     return _formed(run, number, form)
 
@@ -171,7 +181,7 @@ def _timer_started(run: DeliveryRun, number: int, found: Attributes) -> Delivery
     timer = found["timerId"]
     if timer.startswith(RENEWAL):
         return replace(run, renews=True)
-    return replace(run, phase=Phase.DELAYED, timer=timer, timers=run.timers + 1)
+    return replace(run, phase=_unless_anew(run, Phase.DELAYED), timer=timer, timers=run.timers + 1)
 
 
 def _timer_fired(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
@@ -184,12 +194,14 @@ def _timer_fired(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRu
 
 
 def _signaled(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
-    if found.get("signalName") != CHANGE or not run.is_free:
+    if found.get("signalName") not in (CHANGE, STATE) or not run.is_free:
         return run
     form = read_form(found.get("input", ""), run.tube)
     # it is about a form that the delivery has no more
     if form.seen != run.number:
         return run
+    if found["signalName"] == STATE:
+        form = with_fields(form, text=run.form.text)
     return _formed(run, number, with_fields(form, seen=0), anew=True)
 
 

@@ -18,12 +18,13 @@ from glassq.queues.swf.looking import find_run, job_of, open_runs, probe, see, t
 from glassq.queues.swf.names import id_of, tube_in, tube_tag
 from glassq.queues.swf.pauses import pause, paused
 from glassq.queues.swf.place import NAME
+from glassq.queues.swf.telling import told
 from glassq.queues.swf.troubles import explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from glassq.queues.base import Change, Fact, NewForm, State, TubeCounts, WaitingState
+    from glassq.queues.base import Change, Fact, Happened, NewForm, State, TubeCounts, WaitingState
     from glassq.queues.swf.client import SwfClient
 
 # That of the service's interface.
@@ -82,6 +83,8 @@ class SwfInspector(SingleCalls):
         )
 
     def facts(self, tubes: Sequence[str], *, job_size: int = 0, thorough: bool = False) -> Iterator[Fact]:
+        if self._changer.refused is not None:
+            yield self.explain(self._changer.refused)
         found = facts.of_domain(self._client, self._left, job_size)
         yield from (fact for fact in found if thorough or fact.ok is False)
 
@@ -134,6 +137,9 @@ class SwfInspector(SingleCalls):
 
     def get_all(self, refs: Sequence[str]) -> list[Job | QueueError]:
         return [self._get(ref) for ref in refs]
+
+    def history(self, key: str) -> list[Happened]:
+        return told(self._client, key, self._left)
 
     def peek(self, ref: str) -> bytes:
         return self.get(ref).body

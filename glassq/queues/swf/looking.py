@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Left = Callable[[], float]
 
 # Executions live for a year at most: older ones there are none.
-_ALL = timedelta(days=366)
+ALL = timedelta(days=366)
 # A list may lag behind so many runs of one execution.
 _FOLLOWED = 5
 
@@ -63,7 +63,7 @@ def open_runs(
         "list_open_workflow_executions",
         "executionInfos",
         within=left(),
-        startTimeFilter={"oldestDate": since or datetime.now(UTC) - _ALL},
+        startTimeFilter={"oldestDate": since or datetime.now(UTC) - ALL},
         maximumPageSize=page,
         **chosen,
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound
+from glassq.queues.swf.looking import ALL
 from glassq.queues.swf.names import NOBODY, PAUSE_TYPE, PAUSE_VERSION, workflow_id
 from glassq.queues.swf.troubles import AlreadyThere
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from glassq.queues.swf.client import SwfClient
 
 _TUBE, _UNTIL = "paused:", "until:"
-_ALL = timedelta(days=366)
 
 
 def paused(client: SwfClient, within: float | None = None) -> dict[str, float]:
@@ -28,7 +28,7 @@ def paused(client: SwfClient, within: float | None = None) -> dict[str, float]:
         "list_open_workflow_executions",
         "executionInfos",
         within=within,
-        startTimeFilter={"oldestDate": datetime.now(UTC) - _ALL},
+        startTimeFilter={"oldestDate": datetime.now(UTC) - ALL},
         typeFilter={"name": PAUSE_TYPE},
     )
     for info in (info for page in pages for info in page):

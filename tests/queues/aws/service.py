@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import urllib.request
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
+import urllib3
 
 from tests.conftest import Process, wait_for
 from tests.ports import free_port
@@ -21,6 +20,10 @@ if TYPE_CHECKING:
 REGION = "eu-west-1"
 # What boto3's own chain finds: any will do.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+# Connections are kept: some tests ask often.
+_HTTP = urllib3.PoolManager(maxsize=8, retries=False, timeout=60)
 
 
 class AwsService:
@@ -81,12 +84,11 @@ class AwsService:
 
     def ask(self, what: str, body: bytes | None = None) -> Any:
         """Past the proxy, what no client may ask."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._own}/glassq/{what}", body or b"", timeout=60) as answer:
-            return json.load(answer)
+        return _HTTP.request("POST", f"{self.back_door}/glassq/{what}", body=body or b"").json()
 
     def _answers(self) -> bool:
         try:
             self.ask("")
-        except OSError:
+        except urllib3.exceptions.HTTPError:
             return False
         return True

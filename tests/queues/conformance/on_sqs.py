@@ -96,11 +96,9 @@ class SqsEngine(Engine):
         return SqsInspector(self._client(port, timeout), self._shelf, tube=KNOWN)
 
     def make(self, tubes: Sequence[str]) -> None:
-        for tube in {KNOWN, *tubes} - self._made:
-            if _is_tube(tube):
-                self._made.add(tube)
-                name = queue_name(PREFIX, tube)
-                self._client(0, TIMEOUT).call("create_queue", QueueName=name, Attributes=ATTRIBUTES)
+        if missing := [tube for tube in {KNOWN, *tubes} - self._made if _is_tube(tube)]:
+            self._made.update(missing)
+            self._service.make([queue_name(PREFIX, tube) for tube in missing], ATTRIBUTES)
 
     def find(self, inspector: Inspector, states: frozenset[State], tubes: Sequence[str]) -> list[Job]:
         jobs = [job for job in self._messages() if job.state in states and job.tube in tubes]

@@ -83,7 +83,9 @@ class HostileFront(Front[Faults]):
                 message.mark_sent()
                 queue.add_message(message)
         elif what == "make":
-            sqs_backends[DEFAULT_ACCOUNT_ID]["eu-west-1"].create_queue(json.loads(body))
+            names, attributes = json.loads(body)
+            for name in names:
+                sqs_backends[DEFAULT_ACCOUNT_ID]["eu-west-1"].create_queue(name, **attributes)
         elif what == "drop":
             for name in json.loads(body):
                 _backend_of(name).delete_queue(name)

@@ -10,7 +10,7 @@ from tests.queues.aws.service import CREDENTIALS, REGION, AwsService
 from tests.queues.sqs.faults import Faults
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["CREDENTIALS", "REGION", "SqsService", "Truth"]
 
@@ -43,9 +43,9 @@ class SqsService(AwsService):
         """Puts so many messages into a queue, past all calls."""
         self.ask("fill", json.dumps([queue, messages, text]).encode())
 
-    def make(self, queue: str) -> None:
-        """Makes a queue with the service's own defaults, as another tool would."""
-        self.ask("make", json.dumps(queue).encode())
+    def make(self, queues: Sequence[str], attributes: Mapping[str, str] | None = None) -> None:
+        """Makes these queues; without attributes with the service's own defaults, as another tool would."""
+        self.ask("make", json.dumps([queues, attributes or {}]).encode())
 
     def drop(self, queues: Sequence[str]) -> None:
         """Deletes these queues."""

@@ -167,6 +167,7 @@ class Run:
         """The worker lives; whether it was asked to stop."""
         task.details = details if details is not None else task.details
         task.beats += 1
+        task.beaten = self.home.now()
         beats = task.beats
         self._expires(task, "HEARTBEAT", lambda: task.beats == beats)
         return bool(task.cancel)

@@ -72,6 +72,8 @@ class SwfFront(Front[Faults]):
             return sum(
                 self._is_undecided(domain, run) for domain in self._domains.values() for run in domain.open.values()
             )
+        if what == "lease-left":
+            return self._lease_left(json.loads(body))
         if what == "skip":
             self._clock.skip(json.loads(body))
             self.changed.notify_all()
@@ -94,7 +96,7 @@ class SwfFront(Front[Faults]):
     def carry_out(self, action: str, asked: Asked, environ: Environ, client: socket.socket) -> Answer:
         try:
             check_question(action, asked)
-            if self.faults.refuse & {action, *(f"{action}.{name}" for name in asked)}:
+            if self.faults.refuse and self.faults.refuse & _all_names(action, asked):
                 raise fault("OperationNotPermittedFault", f"User is not authorized to perform: swf:{action}")
             with self.changed:
                 if not self._rates.allow(action, self._clock.now(), self.faults.rates):
@@ -319,7 +321,8 @@ class SwfFront(Front[Faults]):
                     return None
                 task = take(domain, name)
                 # tests may make it longer while it waits
-                left = began + self.faults.poll - time.monotonic()
+                poll = (kind == "decision" and self.faults.decider_poll) or self.faults.poll
+                left = began + poll - time.monotonic()
                 if task is not None or left <= 0:
                     self.calls[f"{kind} polls of nothing"] += task is None
                     return task
@@ -365,6 +368,13 @@ class SwfFront(Front[Faults]):
             self._pages[answer["nextPageToken"]] = (head, name, whole[size:])
         return answer
 
+    def _lease_left(self, workflow_id: str) -> float:
+        for domain in self._domains.values():
+            for task in domain.open[workflow_id].activities.values() if workflow_id in domain.open else ():
+                if task.started and (seconds := task.timeout("HEARTBEAT")) is not None:
+                    return task.beaten + seconds - self._clock.now()
+        return 0.0
+
     def _is_undecided(self, domain: Domain, run: Run) -> bool:
         """Whether it waits for a decider, at a list where one has been."""
         return run.decision is not None and f"decision {domain.name} {run.decision.list}" in self._waiting
@@ -379,6 +389,11 @@ class SwfFront(Front[Faults]):
                 if self._clock.strike():
                     self.changed.notify_all()
                 self.changed.wait(self._clock.until_next(_TICK))
+
+
+def _all_names(action: str, asked: Asked) -> set[str]:
+    """All by which a call may be refused."""
+    return {action, *(f"{action}.{name}" for name in asked), *(f"{action}.{name}={asked[name]}" for name in asked)}
 
 
 def _token(asked: Asked, run: Run, scheduled: int) -> str:

@@ -30,15 +30,15 @@ class SwfService(AwsService):
 
     module = "tests.queues.swf.server"
 
-    def __init__(self, directory: Path, *, poll: float = 1.0) -> None:
-        """A poll waits for `poll` seconds; at the real service for 60."""
-        self._poll = poll
+    def __init__(self, directory: Path, *, poll: float = 1.0, decider_poll: float = 0.0) -> None:
+        """A poll waits for `poll` seconds, one for a decision for `decider_poll`; at the real service for 60."""
+        self._polls = {"poll": poll, "decider_poll": decider_poll}
         super().__init__(directory)
         self.set()
 
     def set(self, faults: Faults | None = None) -> None:
         """What it does from now on; None: all that it is asked."""
-        self.be(msgspec.structs.replace(faults or Faults(), poll=self._poll))
+        self.be(msgspec.structs.replace(faults or Faults(), **self._polls))
 
     def truth(self) -> SwfTruth:
         return SwfTruth(**self.ask("truth"))
@@ -46,6 +46,10 @@ class SwfService(AwsService):
     def undecided(self) -> int:
         """How many executions wait for a decider, where there is one."""
         return int(self.ask("undecided"))
+
+    def lease_left(self, workflow_id: str) -> float:
+        """How long its worker may be silent still, in seconds; 0 where it has none."""
+        return float(self.ask("lease-left", json.dumps(workflow_id).encode()))
 
     def skip(self, seconds: float) -> None:
         """So much time passes at once."""

@@ -45,7 +45,9 @@ class ActivityTask:
     asked: Mapping[str, Any]
     resolved: Mapping[str, Any]
     started: int = 0
+    # heartbeats: how many, and when the last one came
     beats: int = 0
+    beaten: float = 0.0
     # what the last heartbeat said; the number of the event that asked it to stop
     details: str | None = None
     cancel: int = 0

@@ -1,0 +1,46 @@
+"""Who did what, and what came of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from glassq.console.request import Page
+from glassq.errors import LedgerError, SettingsError
+from glassq.operations import activity as operation
+from glassq.operations.filters import duration
+
+if TYPE_CHECKING:
+    from glassq.console.console import Console
+    from glassq.console.request import Answer, PageRequest
+
+# So many of the latest are shown.
+MAX_ROWS = 200
+
+
+def activity(console: Console, request: PageRequest) -> Answer:
+    """Who did what, newest first. The twin is the document of `glassq activity`."""
+    asked = {name: request.params.get(name, "").strip() for name in ("who", "did", "since")}
+    seconds = duration("since", asked["since"]) if asked["since"] else None
+    note, found = "", []
+    operations = console.operations_for(request.actor)
+    try:
+        found = operation.newest(operations, who=asked["who"], did=asked["did"], seconds=seconds, limit=MAX_ROWS)
+    except (LedgerError, SettingsError) as error:
+        note = str(error)
+    options = "".join(f" --{name} {value}" for name, value in asked.items() if value)
+    values = {
+        "rows": [(each, operation.words(each)) for each in found],
+        "asked": asked,
+        "note": note,
+        "command": console.command(f"activity{options}"),
+    }
+    return Page("activity.html", "Activity", operation.document(found), values)
+
+
+def latest(console: Console, limit: int) -> list[tuple[object, str]]:
+    """The latest of them with what came of them in words; none where the ledger cannot tell."""
+    try:
+        found = operation.newest(console.operations, limit=limit)
+    except (LedgerError, SettingsError):
+        return []
+    return [(each, operation.words(each)) for each in found]

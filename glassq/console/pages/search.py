@@ -1,0 +1,67 @@
+"""The box that finds anything."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
+
+from glassq.console.request import Page
+from glassq.errors import InvalidRequest
+from glassq.operations.filters import duration
+from glassq.operations.follow import STATES
+from glassq.operations.progress import Silent
+from glassq.operations.search import GO_ON, MAX_WITHIN, WITHIN, Findings, Wanted
+from glassq.operations.search import search as look
+
+if TYPE_CHECKING:
+    from glassq.console.console import Console
+    from glassq.console.request import Answer, PageRequest
+
+# What can be asked for beside the words.
+FIELDS = ("q", "state", "source", "tube", "since", "until")
+ALL_STATES = (*STATES, "ready", "delayed", "reserved")
+
+
+def search(console: Console, request: PageRequest) -> Answer:
+    """What was found; one hit that was named goes straight there. Raises InvalidRequest."""
+    asked = {name: request.params.get(name, "").strip() for name in FIELDS}
+    within = _within(request)
+    findings = Findings()
+    if asked["q"]:
+        operations = console.operations_for(request.actor)
+        with operations.looking() as queue:
+            findings = look(operations, queue, console.census.snapshot(), _wanted(request, asked, within), Silent())
+    given = {name: value for name, value in asked.items() if value}
+    values = {
+        "found": findings,
+        "asked": asked,
+        "states": ALL_STATES,
+        "sources": sorted(console.settings.sources),
+        "go_on": "/search?" + urlencode({**given, "for": f"{_longer(within):g}"}) if within < MAX_WITHIN else "",
+        "longer": _longer(within),
+    }
+    title = f"Search: {asked['q']}" if asked["q"] else "Search"
+    there = f"/d/{quote(findings.only)}" if findings.only else ""
+    return Page("search.html", title, findings.document(), values, instead=there)
+
+
+def _longer(within: float) -> float:
+    return min(MAX_WITHIN, within * GO_ON)
+
+
+def _within(request: PageRequest) -> float:
+    """For how many seconds it may look. Raises InvalidRequest."""
+    text = request.params.get("for", "")
+    if not text:
+        return WITHIN
+    if not text.isascii() or not text.isdecimal() or not WITHIN <= float(text) <= MAX_WITHIN:
+        raise InvalidRequest(f"for {text}: expected seconds from {WITHIN:g} to {MAX_WITHIN:g}")
+    return float(text)
+
+
+def _wanted(request: PageRequest, asked: dict[str, str], within: float) -> Wanted:
+    back = duration("since", asked["since"] or "24h")
+    until = request.now - timedelta(seconds=duration("until", asked["until"])) if asked["until"] else None
+    narrow = {name: asked[name] for name in ("state", "source", "tube")}
+    return Wanted(asked["q"], request.now - timedelta(seconds=back), until, **narrow, within=within)

@@ -1,0 +1,61 @@
+"""Pausing and resuming tubes, and notes on groups: what is done at once, without a plan."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from glassq.console.pages.entry import ours
+from glassq.console.request import Redirect
+from glassq.errors import InvalidRequest
+from glassq.operations import pause as operation
+from glassq.operations.activity import CameTo
+from glassq.operations.filters import Filter, duration, parse
+from glassq.operations.progress import Silent
+
+if TYPE_CHECKING:
+    from glassq.console.console import Console
+    from glassq.console.request import Answer, PageRequest
+
+# Of a note, in characters.
+LONGEST_NOTE = 500
+
+
+def pause(console: Console, request: PageRequest) -> Answer:
+    """Pauses a tube, or all of ours, for so long. Pings are taken all the while."""
+    operations = console.operations_for(request.actor)
+    tube, length = request.form.get("tube", ""), request.form.get("for", "30m")
+    seconds = math.ceil(duration("for", length))
+    with operations.queue() as queue:
+        if not 0 < seconds <= queue.capabilities.max_delay:
+            raise InvalidRequest(f"for {length}: expected up to {queue.capabilities.max_delay // 86_400:g}d, not 0")
+        tubes = operation.chosen(operations, queue, [tube] if tube else [])
+        done = operation.pause(queue, {name: name for name in tubes}, seconds)
+    words = f"pause {tube} --for {length}" if tube else f"pause --for {length}"
+    came_to = CameTo(done=sum(done.values()))
+    operations.activities(Silent()).record("pause", came_to, command=f"glassq {words}", filter_=tube, chosen=len(done))
+    return Redirect(ours(request.form.get("next", "")))
+
+
+def resume(console: Console, request: PageRequest) -> Answer:
+    """Lets a tube, or all of ours, go on."""
+    operations = console.operations_for(request.actor)
+    tube = request.form.get("tube", "")
+    with operations.queue() as queue:
+        tubes = operation.chosen(operations, queue, [tube] if tube else [])
+        done = operation.resume(queue, {name: name for name in tubes})
+    came_to = CameTo(done=sum(done.values()))
+    command = f"glassq resume {tube}".strip()
+    operations.activities(Silent()).record("resume", came_to, command=command, filter_=tube, chosen=len(done))
+    return Redirect(ours(request.form.get("next", "")))
+
+
+def note(console: Console, request: PageRequest) -> Answer:
+    """Leaves a note on a group, for whoever looks at it next; an empty one takes it back. Raises InvalidRequest."""
+    cause = parse([f"cause={request.path['cause']}"], Filter()).cause or ""
+    text = request.form.get("text", "").strip()
+    if len(text) > LONGEST_NOTE:
+        raise InvalidRequest(f"a note has at most {LONGEST_NOTE} characters")
+    console.operations_for(request.actor).activities(Silent()).note(cause, text)
+    console.notes.forget()
+    return Redirect(f"/buried/{cause}")

@@ -1,0 +1,373 @@
+"""What is being done: each run carries out one plan, in a thread and on a connection of its own.
+
+It goes on when the browser is closed, and ends between two deliveries when somebody stops it, or the console ends.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import threading
+import time
+from collections import Counter
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glassq.console.plans import ActionPlan, new_id, reasons
+from glassq.console.troubles import problem_of
+from glassq.errors import Conflict, GlassqError, LedgerError, NotFound, SettingsError, Stopped
+from glassq.log import fields, logger
+from glassq.operations import activity as activities
+from glassq.operations import restore
+from glassq.operations.activity import CameTo
+from glassq.operations.pace import AT_ONCE
+from glassq.operations.progress import Silent
+from glassq.operations.result import Did, Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
+    from datetime import datetime
+
+    from glassq.console.roles import Actor
+    from glassq.ledger.activity import Activity
+    from glassq.operations import Operations
+    from glassq.operations.pace import Pace
+    from glassq.operations.progress import Progress
+    from glassq.queues.base import Inspector
+
+log = logger("glassq.console")
+
+# So many run at a time; the others wait.
+AT_A_TIME = 2
+# Of those that are over, so many are kept; the ledger has the others.
+MOST_KEPT = 200
+# How often the ledger is told how far a run is, in seconds; and how long a stop of the console waits for runs.
+TOLD_EVERY, PATIENCE = 2.0, 15.0
+# So many steps and reasons are told.
+MOST_STEPS = 100
+# What an archive's report says of the way back.
+_FILE = re.compile(r"`glassq restore ([^`]+)`")
+OUTCOMES = "outcomes so far"
+
+
+@dataclass(slots=True)
+class Run:
+    """A run, as it is now. Its thread writes it, others read.
+
+    `state` is "waiting", "running", "done", "stopped", "failed" or "interrupted" (the console ended). `done` of `total`
+    were dealt with, `doing` says what is done right now. `steps` are what happened, `sums` counts what came of the
+    deliveries, `outcomes` what their work came to, `failed` says what failed again. `file` holds what was archived.
+    """
+
+    id: str
+    kind: str
+    title: str
+    actor: str
+    began: datetime
+    total: int
+    command: str = ""
+    plan: ActionPlan | None = None
+    ended: datetime | None = None
+    state: str = "waiting"
+    done: int = 0
+    doing: str = ""
+    steps: tuple[tuple[datetime, str], ...] = ()
+    sums: dict[str, int] = field(default_factory=dict)
+    left_out: tuple[tuple[str, int], ...] = ()
+    failed: tuple[str, ...] = ()
+    outcomes: dict[str, int] = field(default_factory=dict)
+    error: str = ""
+    todo: str = ""
+    file: str = ""
+    undone_by: str = ""
+
+    @property
+    def can_stop(self) -> bool:
+        """Whether it goes on."""
+        return self.ended is None
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether what it archived can be put back."""
+        return bool(self.file and self.ended and not self.undone_by)
+
+    def document(self) -> dict[str, Any]:
+        """The run for JSON."""
+        names = [name for name in self.__dataclass_fields__ if name not in ("plan", "steps", "left_out")]
+        told = {name: getattr(self, name) for name in names}
+        steps = [{"at": at, "words": words} for at, words in self.steps]
+        return {**told, "left_out": dict(self.left_out), "steps": steps}
+
+
+class RunProgress:
+    """The Progress of a run: numbers that pages show, and a flag that ends it."""
+
+    def __init__(self, run: Run, clock: Callable[[], datetime], told: Callable[[], None]) -> None:
+        """`told` is called now and then, once the numbers have changed."""
+        self._run = run
+        self._clock = clock
+        self._told = told
+        self._next = time.monotonic() + TOLD_EVERY
+        self._followed = 0
+        self.stopping = threading.Event()
+
+    def advance(self, done: int, total: int, words: str) -> None:
+        """Raises Stopped."""
+        run = self._run
+        if words == OUTCOMES:
+            if not self._followed:
+                self.note(f"{total} kicked: waiting for what comes of {'it' if total == 1 else 'them'}")
+            self._followed = total
+            run.doing = f"waiting for outcomes, {done} of {total} are here"
+        else:
+            if self._followed:
+                went = "1 went well" if self._followed == 1 else f"{self._followed} went well"
+                self.note(f"{went}: the next ones follow")
+                self._followed = 0
+            run.done, run.doing = done, words
+        if time.monotonic() > self._next:
+            self._told()
+            self._next = time.monotonic() + TOLD_EVERY
+        self.wait(0)
+
+    def wait(self, seconds: float) -> None:
+        """Raises Stopped."""
+        if self.stopping.wait(max(0.0, seconds)):
+            raise Stopped
+
+    def defer_signals(self) -> AbstractContextManager[None]:
+        """Signals end no thread."""
+        return nullcontext()
+
+    def warn(self, words: str) -> None:
+        """A step."""
+        self.note(words)
+
+    def note(self, words: str) -> None:
+        """A step."""
+        self._run.steps = (*self._run.steps, (self._clock(), words))[-MOST_STEPS:]
+
+
+class Runs:
+    """All runs of this process; those before it are in the ledger."""
+
+    def __init__(
+        self,
+        operations_for: Callable[[Actor], Operations],
+        itself: Operations,
+        instance: str,
+        left: Callable[[Iterable[str]], None],
+    ) -> None:
+        """`itself` are the operations of the console; its runs' ids begin with `instance`.
+
+        `left` is told the references of jobs that are perhaps not buried any more.
+        """
+        self._operations_for = operations_for
+        self._itself = itself
+        self._instance = instance
+        self._left = left
+        self._lock, self._undoing = threading.Lock(), threading.Lock()
+        self._runs: dict[str, Run] = {}
+        self._stops: dict[str, RunProgress] = {}
+        self._threads: list[threading.Thread] = []
+        self._slots = threading.BoundedSemaphore(AT_A_TIME)
+        self._closing = False
+
+    def start(self) -> None:
+        """Marks what an earlier process did not bring to its end: killed, it could not."""
+        try:
+            unended = activities.newest(self._itself, state="running")
+        except (LedgerError, SettingsError):
+            return
+        written = self._itself.activities(Silent())
+        for each in unended:
+            if each.via == "console" and each.run.startswith(self._instance):
+                log.warning("a run was interrupted %s", fields(run=each.run, actor=each.actor, did=each.did))
+                words = f"the console ended; until then {each.done} of {each.chosen}"
+                written.end(each.id, CameTo("interrupted", note=words))
+
+    def close(self) -> None:
+        """Has all runs end between two deliveries, and record how far they came."""
+        with self._lock:
+            self._closing = True
+            threads, stops = self._threads, list(self._stops.values())
+        for progress in stops:
+            progress.stopping.set()
+        until = time.monotonic() + PATIENCE
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def begin(self, plan: ActionPlan, actor: Actor, pace: Pace = AT_ONCE, command: str = "") -> str:
+        """Begins to carry out a plan; the run's id. Raises Conflict while the console ends."""
+        operations = self._operations_for(actor)
+        id_ = f"{self._instance}{new_id()}"
+        run = Run(id_, plan.kind, plan.title, actor.name, operations.clock(), plan.chosen, command)
+        run.plan = replace(plan, work=_done, refs=frozenset())
+        carrying = _Carrying(run, plan, operations, pace, self._slots, self._is_closing)
+        with self._lock:
+            if self._closing:
+                raise Conflict("the console is about to end")
+            self._forget()
+            self._runs[id_], self._stops[id_] = run, carrying.progress
+            thread = threading.Thread(target=self._carry, args=(carrying,), name=f"run {id_}", daemon=True)
+            self._threads = [*(each for each in self._threads if each.is_alive()), thread]
+            thread.start()
+        return id_
+
+    def get(self, id_: str) -> Run:
+        """The run. Raises NotFound; LedgerError and SettingsError where the ledger cannot be asked for an older one."""
+        with self._lock:
+            if id_ in self._runs:
+                return self._runs[id_]
+        with self._itself.ledger() as ledger:
+            told = ledger.activities(run=id_)
+        if not told:
+            raise NotFound("there was no such run, or the ledger has forgotten it")
+        return _from_ledger(told[-1])
+
+    def stop(self, id_: str, actor: Actor) -> None:
+        """Ends it between two deliveries; does nothing to one that is over. Raises NotFound."""
+        run = self.get(id_)
+        progress = self._stops.get(id_)
+        if run.ended is None and progress is not None and not progress.stopping.is_set():
+            progress.note(f"{actor.name} stops it")
+            progress.stopping.set()
+
+    def undo(self, id_: str, actor: Actor) -> str:
+        """Puts back what the run archived, once; the id of the run that does. Raises NotFound and Conflict."""
+        with self._undoing:
+            run = self.get(id_)
+            if not run.undone_by:
+                run.undone_by = self._undo(run, actor)
+            return run.undone_by
+
+    def _undo(self, run: Run, actor: Actor) -> str:
+        if not run.can_undo:
+            raise Conflict("this run archived nothing, or goes on: only what is in a file can be put back")
+        count = run.sums.get(Did.ARCHIVED, run.done)
+        plan = ActionPlan(
+            id=new_id(),
+            kind="restore",
+            title=f"Put {count} back, buried as they were",
+            maker=actor.name,
+            made=self._itself.clock(),
+            chosen=count,
+            work=restoring(Path(run.file)),
+            cause=run.plan.cause if run.plan else "",
+        )
+        return self.begin(plan, actor, command=f"restore {shlex.quote(run.file)}")
+
+    def _carry(self, carrying: _Carrying) -> None:
+        try:
+            carrying.carry_out()
+        finally:
+            with self._lock:
+                self._stops.pop(carrying.run.id, None)
+            self._left(carrying.plan.refs)
+
+    def _is_closing(self) -> bool:
+        return self._closing
+
+    def _forget(self) -> None:
+        over = [id_ for id_, run in self._runs.items() if run.ended is not None]
+        for id_ in over[:-MOST_KEPT]:
+            del self._runs[id_]
+
+
+class _Carrying:
+    """What one thread does."""
+
+    def __init__(
+        self,
+        run: Run,
+        plan: ActionPlan,
+        operations: Operations,
+        pace: Pace,
+        slots: threading.BoundedSemaphore,
+        closing: Callable[[], bool],
+    ) -> None:
+        self.run, self.plan = run, plan
+        self._operations, self._pace, self._slots, self._closing = operations, pace, slots, closing
+        self.progress = RunProgress(run, operations.clock, self._tell)
+        self._written = operations.activities(self.progress)
+        self._activity = ""
+
+    def carry_out(self) -> None:
+        run = self.run
+        about = {"command": f"glassq {run.command}" if run.command else "", "filter_": self.plan.filter_}
+        self._activity = self._written.begin(run.kind, chosen=run.total, run=run.id, **about)
+        report = self._report()
+        came_to = CameTo.of_report(report, run.total)
+        if came_to.state == "stopped" and self._closing():
+            came_to = replace(came_to, state="interrupted")
+        self._show(report, came_to)
+        self._written.end(self._activity, came_to)
+        run.ended, run.state = self._operations.clock(), came_to.state
+
+    def _report(self) -> Report:
+        """What came of it. It raises nothing."""
+        run, slots = self.run, self._slots
+        try:
+            while not slots.acquire(timeout=0.2):
+                self.progress.wait(0)
+        except Stopped as error:
+            return Report(error=error)
+        try:
+            run.state = "running"
+            with self._operations.queue() as queue:
+                return self.plan.work(self._operations, queue, self.progress, self._pace)
+        except GlassqError as error:
+            return Report(error=error)
+        except Exception as error:
+            log.error("bug in a run of glassq-console %s", fields(run=run.id), exc_info=error)
+            return Report(error=GlassqError("this is a bug of ours: the log of glassq-console has it"))
+        finally:
+            slots.release()
+
+    def _tell(self) -> None:
+        self._written.update(self._activity, CameTo(done=self.run.done))
+
+    def _show(self, report: Report, came_to: CameTo) -> None:
+        run = self.run
+        general = [result for result in report.results if result.general]
+        run.failed = tuple(result.why for result in general if result.id == "--canary")
+        for words in (*report.words, *(f"{each.id}: {each.why}" for each in general if each.id != "--canary")):
+            self.progress.note(words)
+        run.sums, run.outcomes, run.doing = report.sums(), dict(report.outcomes), ""
+        run.left_out = reasons(each for each in report.results if each.did in (Did.NOTHING, Did.LEFT_OUT))
+        run.done = max(run.done, came_to.done or 0)
+        run.file = str(getattr(report, "file", None) or "")
+        if report.error is not None and not isinstance(report.error, Stopped):
+            problem = problem_of(report.error)
+            run.error, run.todo = problem.words, problem.todo
+
+
+def restoring(file: Path) -> Callable[[Operations, Inspector, Progress, Pace], Report]:
+    """The work that puts back what is in this file."""
+
+    def carry_out(operations: Operations, queue: Inspector, progress: Progress, _pace: Pace) -> Report:
+        with restore.locked([file]):
+            plan = restore.plan(operations, queue, [file], progress)
+            return restore.carry_out(operations, queue, plan, progress)
+
+    return carry_out
+
+
+def _done(_operations: Operations, _queue: Inspector, _progress: Progress, _pace: Pace) -> Report:
+    """What is kept of a run's plan is for people."""
+    raise NotFound("this plan was carried out")
+
+
+def _from_ledger(told: Activity) -> Run:
+    """A run of an earlier process, as far as the ledger knows it."""
+    run = Run(told.run, told.did, f"{told.did.capitalize()} {told.chosen}", told.actor, told.at, told.chosen)
+    run.command = told.command.removeprefix("glassq ")
+    run.ended, run.state, run.done = told.ended, told.state, told.done
+    run.steps = ((told.ended or told.at, told.note),) if told.note else ()
+    run.sums = dict(Counter({"done": told.done, "not done": told.failed}))
+    file = _FILE.search(told.note)
+    run.file = file[1] if file and told.did == "archive" else ""
+    return run

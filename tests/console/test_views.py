@@ -1,0 +1,246 @@
+"""The pages that look: what they show is what the commands say, and none of them asks the queue for much."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from glassq.ledger import Entry, open_ledger
+from glassq.operations import activity, follow, schedules, sources
+from glassq.operations.document import to_json
+from glassq.operations.filters import Filter
+from glassq.operations.hints import adapt_hints
+from glassq.operations.progress import Silent
+from tests.cli.conftest import NASTY, a_delivery, evidence, put
+from tests.conftest import Beanstalkd
+from tests.console.conftest import VIEWER, Browser, Site, site_of, words_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.queues.raw import Queue
+
+NOW = datetime.now(UTC)
+PATHS = ("/", "/queues", "/queues/glassq", "/sources", "/schedules", "/search", "/live", "/activity", "/health")
+SECTIONS = """
+[sources.github]
+kind = "github"
+secrets_file = "{directory}/secret"
+[[routes]]
+source = "github"
+handler = "app:store"
+[[routes]]
+source = "schedule"
+match = {{ schedule = "nightly" }}
+handler = "app:store"
+[worker.queues.slow]
+weight = 2
+[push]
+queue_yaml = "{directory}/queue.yaml"
+[push.targets]
+default = "http://127.0.0.1:1"
+[[schedule]]
+name = "nightly"
+cron = "0 3 * * *"
+"""
+
+
+@pytest.fixture(scope="module")
+def at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A console that has looked once at a queue and a ledger with something in each. All tests here share it."""
+    tmp_path = tmp_path_factory.mktemp("console")
+    beanstalkd = Beanstalkd(tmp_path)
+    try:
+        yield from at_queue(beanstalkd, tmp_path)
+    finally:
+        beanstalkd.stop()
+
+
+def at_queue(beanstalkd: Beanstalkd, tmp_path: Path) -> Iterator[Site]:
+    (tmp_path / "secret").write_text("s" * 32)
+    (tmp_path / "queue.yaml").write_text("queue:\n- name: mail\n  rate: 5/s\n")
+    made = site_of(tmp_path, str(beanstalkd.url), SECTIONS.format(directory=tmp_path))
+    queue = beanstalkd.queue()
+    jobs = fill(queue)
+    ledger = open_ledger(made.console.settings.ledger)
+    for state, delivery in jobs.items():
+        at, why = NOW - timedelta(minutes=5), NASTY if state == "buried" else ""
+        ledger.record(Entry(delivery, "mirror", at, state, 1, at, 0.5, reason=why, started=at, tube="glassq"))
+    ledger.close()
+    look(made)
+    yield made
+    made.console.close()
+    queue.close()
+
+
+def fill(queue: Queue) -> dict[str, str]:
+    buried = a_delivery(buried=f"{NASTY} <script>alert(1)</script>", evidence=(evidence(f"{NASTY} <b>x</b>"),))
+    put(queue, buried, "buried")
+    for _ in range(3):
+        put(queue, a_delivery(), "ready")
+    return {"buried": buried.id, "done": a_delivery().id}
+
+
+def look(site: Site) -> None:
+    """What the console's threads do."""
+    console = site.console
+    console.sampler.view()
+    with console.operations.looking() as queue:
+        for _ in range(4):
+            console.sampler.step(queue)
+            site.clock.go_on(5)
+        console.census.step(queue)
+    console.doctor.examine_now()
+
+
+@pytest.fixture
+def viewer(at_work: Site) -> Browser:
+    return at_work.signed_in(VIEWER)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_each_page_is_shown_and_has_a_twin(viewer: Browser, path: str) -> None:
+    answer = viewer.get(path)
+    assert answer.status_code == 200, words_of(answer)
+    assert "<script>alert" not in answer.text
+    assert "\x1b" not in answer.text
+    assert "same as" in words_of(answer) or path == "/search"
+    # who may not act sees no button that does
+    assert 'action="/pause"' not in answer.text
+    assert "Pause all" not in answer.text
+    json.dumps(viewer.json(f"{path}.json" if path != "/" else "/.json"))
+
+
+def test_the_overview_says_what_is_urgent_and_how_much_waits(viewer: Browser, at_work: Site) -> None:
+    words = words_of(viewer.get("/"))
+    assert "waiting 3" in words
+    assert "buried 1" in words
+    assert "empty steady" in words
+    assert "Backlog" in words
+    assert "4 wait now" not in words
+    assert "3 wait now" in words
+    operator = at_work.signed_in().get("/")
+    assert 'action="/pause"' in operator.text
+    assert "pause 30 min" in operator.text
+
+
+@pytest.mark.parametrize("hours", ["1", "6", "24", "7", "x", "-1", "1" * 400])
+def test_charts_are_of_one_of_three_times(viewer: Browser, hours: str) -> None:
+    answer = viewer.get(f"/?hours={hours}")
+    assert answer.status_code == 200
+    chosen = hours if hours in ("6", "24") else "1"
+    assert f'<b aria-current="true">{chosen} h</b>' in answer.text
+
+
+def test_twins_are_the_documents_of_the_commands(viewer: Browser, at_work: Site) -> None:
+    operations = at_work.console.operations
+    told = at_work.console.sampler.view().status
+    assert told is not None
+    assert viewer.json("/.json") == plain(adapt_hints(told.document(), at_work.console.adapt))
+    assert viewer.json("/schedules.json") == plain(schedules.snapshot(operations).document())
+    assert viewer.json("/sources.json") == plain(sources.snapshot(operations).document())
+    entries = follow.Follower(operations, Filter(), None, Silent(), once=True).before(200)
+    assert viewer.json("/live.json") == plain([follow.document(entry) for entry in entries])
+    assert viewer.json("/activity.json") == plain(activity.document(activity.newest(operations, limit=200)))
+
+
+def plain(document: object) -> Any:
+    return json.loads(to_json(document))
+
+
+def test_queues_show_their_rate_and_when_they_are_empty(viewer: Browser) -> None:
+    words = words_of(viewer.get("/queues"))
+    assert "mail" in words
+    assert "5.0/s" in words
+    assert "slow" in words
+    assert viewer.get("/queues/glassq.queue.nowhere").status_code == 404
+    assert "Backlog" in words_of(viewer.get("/queues/glassq"))
+
+
+def test_sources_tell_that_nothing_is_counted_and_one_has_a_page(viewer: Browser) -> None:
+    words = words_of(viewer.get("/sources"))
+    assert "github" in words
+    assert "Nothing is counted: no glassq-web runs with these settings" in words
+    assert "/hooks/github" in words_of(viewer.get("/sources/github"))
+    assert viewer.json("/sources/github.json")["name"] == "github"
+    assert viewer.get("/sources/none").status_code == 404
+
+
+def test_schedules_say_when_they_are_due(viewer: Browser) -> None:
+    words = words_of(viewer.get("/schedules"))
+    assert "nightly" in words
+    assert "0 3 * * *" in words
+
+
+def test_a_search_that_names_one_goes_straight_there(viewer: Browser, at_work: Site) -> None:
+    entry = at_work.console.census.snapshot().entries[0]
+    answer = viewer.get(f"/search?q={entry.delivery[:33]}")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/d/{entry.delivery}")
+    assert [hit["key"] for hit in viewer.json(f"/search.json?q={entry.delivery[:33]}")["hits"]] == [entry.delivery]
+    words = words_of(viewer.get("/search?q=HttpError"))
+    assert "Buried groups" in words
+    assert "What was looked at" in words
+    assert "Nothing was found" in words_of(viewer.get("/search?q=zzzz"))
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/search?q=a&for=99", "expected seconds from 2 to 50"),
+        ("/search?q=abc&since=soon", "since soon"),
+        ("/search?q=abc&until=x", "until x"),
+        ("/live?state=gone", "there is no state gone"),
+        ("/activity?since=soon", "since soon"),
+    ],
+)
+def test_a_request_that_cannot_be_right_is_refused_in_words(viewer: Browser, path: str, says: str) -> None:
+    answer = viewer.get(path)
+    assert answer.status_code == 400
+    assert says in words_of(answer)
+
+
+def test_live_can_be_narrowed(viewer: Browser) -> None:
+    assert [row["state"] for row in viewer.json("/live.json?state=done")] == ["done"]
+    assert viewer.json("/live.json?source=github") == []
+    assert len(viewer.json("/live.json?tube=glassq")) == 2
+
+
+def test_activity_shows_who_did_what(viewer: Browser, at_work: Site) -> None:
+    operations = at_work.console.operations
+    made = operations.activities(Silent())
+    made.record("kick", activity.CameTo(done=9, failed=1), command="kick --where <b>", chosen=10)
+    words = words_of(viewer.get("/activity"))
+    assert "glassq-console" in words
+    assert "9 of 10, 1 not done" in words
+    assert "kick --where &lt;b&gt;" in words
+    assert viewer.json("/activity.json?who=nobody") == {"activities": []}
+    assert "9 of 10" in words_of(viewer.get("/"))
+
+
+def test_health_shows_what_is_wrong_first(viewer: Browser) -> None:
+    answer = viewer.get("/health")
+    words = words_of(answer)
+    assert words.index("WRONG") < words.index("✓ ok", words.index("WRONG"))
+    assert viewer.json("/health.json")["ok"] is False
+
+
+def test_pages_ask_the_queue_nothing(viewer: Browser, at_work: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def looking() -> None:
+        raise AssertionError("a page asks the queue")
+
+    monkeypatch.setattr(at_work.console.operations, "looking", looking)
+    monkeypatch.setattr("glassq.operations.Operations.looking", looking)
+    monkeypatch.setattr("glassq.operations.Operations.queue", looking)
+    for path in ("/", "/queues", "/queues/glassq", "/sources", "/schedules", "/live", "/activity"):
+        assert viewer.get(path).status_code == 200
+
+
+def test_before_the_first_look_pages_say_so(site: Site) -> None:
+    browser = site.signed_in()
+    assert "Looking ..." in words_of(browser.get("/"))
+    assert "Looking ..." in words_of(browser.get("/queues"))
+    assert browser.get("/queues/glassq").status_code == 404

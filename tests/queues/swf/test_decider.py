@@ -1,0 +1,204 @@
+"""What is decided after each history: a table. Decisions are pure, so no service is needed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from msgspec.structs import replace
+
+from glassq.queues.swf.decider import MANY_EVENTS, OLD, decide
+from glassq.queues.swf.forms import SwfForm, read_form, written
+from glassq.queues.swf.history import read_history
+
+if TYPE_CHECKING:
+    from glassq.queues.base import WaitingState
+
+START = datetime(2026, 11, 29, tzinfo=UTC)
+FORM = SwfForm("pings", lease=60, text="body")
+NEXT = replace(FORM, text="next form")
+
+Step = tuple[str, float, dict[str, Any]]
+
+
+def after(*steps: Step, form: SwfForm = FORM, tags: list[str] | None = None) -> list[dict[str, Any]]:
+    """A history: the start of a run, then each event so many seconds after it."""
+    start = {"input": written(form), "tagList": [f"tube:{form.tube}"] if tags is None else tags}
+    events: list[dict[str, Any]] = []
+    for kind, at, attributes in (("WorkflowExecutionStarted", 0.0, start), *steps):
+        key = f"{kind[0].lower()}{kind[1:]}EventAttributes"
+        when = START + timedelta(seconds=at)
+        events.append({"eventId": len(events) + 1, "eventType": kind, "eventTimestamp": when, key: attributes})
+    return events
+
+
+def said(decisions: list[dict[str, Any]]) -> list[str]:
+    """Decisions in short."""
+    return [_said(each) for each in decisions]
+
+
+def _said(decision: dict[str, Any]) -> str:
+    kind = decision["decisionType"]
+    found = decision[f"{kind[0].lower()}{kind[1:]}DecisionAttributes"]
+    if kind == "ScheduleActivityTask":
+        form = read_form(found["input"], "")
+        return f"schedule {found['activityId']} at {found['taskList']['name']}: {form.text}, losses {form.losses}"
+    if kind == "StartTimer":
+        return f"timer {found['timerId']} {found['startToFireTimeout']} s"
+    if kind == "ContinueAsNewWorkflowExecution":
+        form = read_form(found["input"], "")
+        return f"anew {' '.join(found['tagList'])}: {form.state}, {form.text}, after {form.delay:g} s"
+    return "close" if kind == "CompleteWorkflowExecution" else kind
+
+
+def failed(reason: str, form: SwfForm | None = None, at: float = 10.0) -> Step:
+    details = {} if form is None else {"details": written(form)}
+    return ("ActivityTaskFailed", at, {"reason": reason, **details, "scheduledEventId": 3, "startedEventId": 4})
+
+
+def change(seen: int, form: SwfForm = NEXT, at: float = 10.0) -> Step:
+    return ("WorkflowExecutionSignaled", at, {"signalName": "change", "input": written(replace(form, seen=seen))})
+
+
+def as_it_is(seen: int, state: WaitingState, at: float = 10.0) -> Step:
+    form = replace(FORM, seen=seen, state=state, text="")
+    return ("WorkflowExecutionSignaled", at, {"signalName": "state", "input": written(form)})
+
+
+DECIDED: Step = ("DecisionTaskCompleted", 1.0, {})
+SCHEDULED: Step = ("ActivityTaskScheduled", 1.0, {"activityId": "attempt-1"})
+BEGUN: Step = ("ActivityTaskStarted", 2.0, {"scheduledEventId": 3})
+WORKED = (DECIDED, SCHEDULED, BEGUN)
+DELAYED = replace(FORM, state="delayed", delay=90.0)
+LATER = replace(NEXT, state="delayed", delay=100.0)
+BURIED = replace(FORM, state="buried")
+TIMER: Step = ("TimerStarted", 1.0, {"timerId": "due-1"})
+FIRED: Step = ("TimerFired", 91.0, {"timerId": "due-1"})
+RENEWS: Step = ("TimerStarted", 1.0, {"timerId": "renewal"})
+LONG = [("MarkerRecorded", 1.0, {})] * MANY_EVENTS
+
+CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
+    "it begins": (after(), ["schedule attempt-1 at pings: body, losses 0"]),
+    "a decision was lost": (
+        after(("DecisionTaskStarted", 1, {}), ("DecisionTaskTimedOut", 31, {})),
+        ["schedule attempt-1 at pings: body, losses 0"],
+    ),
+    "too many tasks came": (
+        after(DECIDED, ("ScheduleActivityTaskFailed", 1, {"cause": "ACTIVITY_CREATION_RATE_EXCEEDED"})),
+        ["schedule attempt-1 at pings: body, losses 0"],
+    ),
+    "it waits for a worker": (after(DECIDED, SCHEDULED), []),
+    "it is worked": (after(*WORKED), []),
+    "it is done": (after(*WORKED, ("ActivityTaskCompleted", 9, {})), ["close"]),
+    "it could not be closed": (
+        after(*WORKED, ("ActivityTaskCompleted", 9, {}), ("CompleteWorkflowExecutionFailed", 9, {})),
+        ["close"],
+    ),
+    "it is given back": (after(*WORKED, failed("release")), ["schedule attempt-2 at pings: body, losses 0"]),
+    "its process died": (after(*WORKED, failed("died")), ["schedule attempt-2 at pings: body, losses 1"]),
+    "another program failed it": (after(*WORKED, failed("?")), ["schedule attempt-2 at pings: body, losses 1"]),
+    "its lease ended": (
+        after(*WORKED, ("ActivityTaskTimedOut", 70, {"timeoutType": "HEARTBEAT"})),
+        ["schedule attempt-2 at pings: body, losses 1"],
+    ),
+    "again at once": (after(*WORKED, failed("retry", NEXT)), ["schedule attempt-2 at pings: next form, losses 0"]),
+    "again later": (
+        after(*WORKED, failed("retry", replace(NEXT, state="delayed", delay=7.2))),
+        ["timer due-1 8 s"],
+    ),
+    "again in another tube": (
+        after(*WORKED, failed("retry", replace(NEXT, tube="slow"))),
+        ["anew tube:slow: ready, next form, after 0 s"],
+    ),
+    "buried": (
+        after(*WORKED, failed("bury", NEXT)),
+        ["anew tube:pings buried buried:pings: buried, next form, after 0 s"],
+    ),
+    "buried as it is": (
+        after(*WORKED, failed("bury")),
+        ["anew tube:pings buried buried:pings: buried, body, after 0 s"],
+    ),
+    "delayed from the start": (after(form=DELAYED), ["timer due-1 90 s"]),
+    "the decision about a delay came late": (
+        after(("DecisionTaskStarted", 40, {}), form=DELAYED),
+        ["timer due-1 50 s"],
+    ),
+    "or after it": (
+        after(("DecisionTaskStarted", 95, {}), form=DELAYED),
+        ["schedule attempt-1 at pings: body, losses 0"],
+    ),
+    "too many timers came": (
+        after(DECIDED, ("StartTimerFailed", 1, {"cause": "TIMER_CREATION_RATE_EXCEEDED"}), form=DELAYED),
+        ["timer due-1 89 s"],
+    ),
+    "its timer runs": (after(DECIDED, TIMER, form=DELAYED), []),
+    "it is due": (after(DECIDED, TIMER, FIRED, form=DELAYED), ["schedule attempt-1 at pings: body, losses 0"]),
+    "an old timer fired": (after(DECIDED, SCHEDULED, FIRED), []),
+    "buried from the start": (after(form=BURIED), [f"timer renewal {OLD} s"]),
+    "it waits for an operator": (after(DECIDED, RENEWS, form=BURIED), []),
+    "its run is old": (
+        after(DECIDED, RENEWS, ("TimerFired", OLD, {"timerId": "renewal"}), form=BURIED),
+        ["anew tube:pings buried buried:pings: buried, body, after 0 s"],
+    ),
+    "kicked": (
+        after(DECIDED, RENEWS, change(1), form=BURIED),
+        ["anew tube:pings: ready, next form, after 0 s"],
+    ),
+    "kicked as it is": (
+        after(DECIDED, RENEWS, as_it_is(1, "ready"), form=BURIED),
+        ["anew tube:pings: ready, body, after 0 s"],
+    ),
+    "kicked twice": (
+        after(DECIDED, RENEWS, change(1), change(1, replace(NEXT, text="too late")), form=BURIED),
+        ["anew tube:pings: ready, next form, after 0 s"],
+    ),
+    "delayed by an operator": (
+        after(DECIDED, SCHEDULED, change(1, LATER), ("DecisionTaskStarted", 40, {})),
+        ["anew tube:pings: delayed, next form, after 70 s"],
+    ),
+    "changed while it was worked": (after(*WORKED, change(1)), []),
+    "a change of what it is not any more": (
+        after(*WORKED, failed("retry", NEXT), change(1, replace(NEXT, text="too late"))),
+        ["schedule attempt-2 at pings: next form, losses 0"],
+    ),
+    "a worker took what an operator had changed": (
+        after(DECIDED, SCHEDULED, change(1), BEGUN, failed("retry", replace(NEXT, text="of the old form"))),
+        ["anew tube:pings: ready, next form, after 0 s"],
+    ),
+    "and did not come back": (
+        after(DECIDED, SCHEDULED, change(1), BEGUN, ("ActivityTaskTimedOut", 70, {"timeoutType": "HEARTBEAT"})),
+        ["anew tube:pings: ready, next form, after 0 s"],
+    ),
+    "and did it": (after(DECIDED, SCHEDULED, change(1), BEGUN, ("ActivityTaskCompleted", 9, {})), ["close"]),
+    "changed while a decision was made": (
+        after(change(1), DECIDED, SCHEDULED),
+        ["anew tube:pings: ready, next form, after 0 s"],
+    ),
+    "or one about a delay": (
+        after(change(1), DECIDED, TIMER, form=DELAYED),
+        ["anew tube:pings: ready, next form, after 0 s"],
+    ),
+    "a signal of somebody else": (after(DECIDED, SCHEDULED, ("WorkflowExecutionSignaled", 9, {"signalName": "?"})), []),
+    "its run is long": (
+        after(*LONG, *WORKED, failed("retry", NEXT)),
+        ["anew tube:pings: ready, next form, after 0 s"],
+    ),
+    "it could not go on": (
+        after(*WORKED, failed("bury"), ("ContinueAsNewWorkflowExecutionFailed", 11, {"cause": "UNHANDLED_DECISION"})),
+        ["anew tube:pings buried buried:pings: buried, body, after 0 s"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_after_each_history_the_same_is_decided(case: str) -> None:
+    events, expected = CASES[case]
+    assert said(decide(events)) == expected
+
+
+def test_what_nobody_of_ours_started_is_buried_for_an_operator() -> None:
+    foreign = after(tags=[])
+    foreign[0]["workflowExecutionStartedEventAttributes"] = {"input": "a body"}
+    found = read_history(foreign)
+    assert (found.state, found.form.text) == ("buried", "a body")
