@@ -136,6 +136,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def stored_keys(self) -> list[str]:
         """The keys in the body store of all that it names there: its body, and results of its steps."""
+        if self.stored is None and not self.done:
+            return []
         body = [self.id] if self.stored else []
         return body + [result_key(self.id, result.step) for result in self.done if result.stored]
 

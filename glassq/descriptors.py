@@ -49,6 +49,7 @@ class Descriptor:
 
 class _Owned(NamedTuple):
     owner: weakref.ref[HasDescriptor]
+    number: int
     identity: Identity
     what: str
 
@@ -82,7 +83,8 @@ def own(owner: HasDescriptor, what: str, *, shared: bool = True) -> None:
 
     `what` is for people: "the log". Without `shared` only this thread uses it.
     """
-    entry, thread = _Owned(weakref.ref(owner), identity_of(owner.fileno()), what), threading.get_ident()
+    number, thread = owner.fileno(), threading.get_ident()
+    entry = _Owned(weakref.ref(owner), number, identity_of(number), what)
     kept = _process.shared if shared else _process.own
     kept[thread] = [*(each for each in kept.get(thread, ()) if _number(each) >= 0), entry]
 
@@ -152,17 +154,20 @@ def _number(entry: _Owned) -> int:
 
 
 def _is_lost(entry: _Owned) -> bool:
-    owner, identity, _ = entry
+    # the usual case, as quick as it can be: it comes after each attempt
+    _, number, (device, inode), _ = entry
     try:
-        # the usual case, as quick as it can be: it comes after each attempt
-        found = os.fstat(owner().fileno())  # type: ignore[union-attr]
-    except Exception:
-        # closed: by its owner?
-        number = _number(entry)
-        with suppress(OSError):
-            return number >= 0 and identity_of(number) != identity
-        return True
-    return found.st_ino != identity[1] or found.st_dev != identity[0]
+        found = os.fstat(number)
+        if found.st_ino == inode and found.st_dev == device:
+            return False
+    except OSError:
+        pass
+    # closed: by its owner?
+    if (number := _number(entry)) < 0:
+        return False
+    with suppress(OSError):
+        return identity_of(number) != entry.identity
+    return True
 
 
 def _open_on(paths: Sequence[Path]) -> Iterator[int]:

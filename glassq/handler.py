@@ -87,6 +87,8 @@ def finished(result: T) -> T:
     Raises Bury if something in it must still be awaited or called: the work was not done, and no retry can change that.
     A coroutine or generator is closed, a future cancelled.
     """
+    if type(result) in _PLAIN:
+        return result
     pending = list(_pending(result))
     for value, _ in pending:
         _end(value)

@@ -79,16 +79,13 @@ def _line_fields(record: logging.LogRecord) -> list[Pairs]:
 
 def _context_fields(record: logging.LogRecord) -> Pairs:
     """The bound context, without the fields that the line has itself."""
-    context = _context.get()
-    if context is None:
-        return _NO_FIELDS
-    own: set[str] = set()
-    for each in _line_fields(record):
-        own |= each.fields.keys()
-    # the lines of every delivery have them all
-    if own.issuperset(context):
-        return _NO_FIELDS
-    return fields(**{key: value for key, value in context.items() if key not in own})
+    left = _context.get() or {}
+    for own in _line_fields(record) if left else ():
+        # the lines of every delivery have them all
+        if left.keys() <= own.fields.keys():
+            return _NO_FIELDS
+        left = {key: value for key, value in left.items() if key not in own.fields}
+    return fields(**left) if left else _NO_FIELDS
 
 
 def _level(record: logging.LogRecord) -> str:
@@ -100,6 +97,8 @@ def _value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     text = str(value)
+    if isinstance(value, int):
+        return text
     if _PLAIN.fullmatch(text):
         return text
     return '"' + text.replace("\n", "\\n").replace("\t", "\\t").replace('"', "'") + '"'
@@ -332,9 +331,10 @@ class _Copy:
 
     def whole(self) -> bool:
         """Whether the descriptor still leads to the file that was opened."""
-        with suppress(OSError):
+        try:
             return descriptors.identity_of(self._descriptor) == self._identity
-        return False
+        except OSError:
+            return False
 
     def is_same(self, stream: TextIO) -> bool:
         """Whether this stream leads to the same file."""
@@ -367,6 +367,11 @@ class _OwnLines(_Lines):
                 return
             self.stream = self._other
         super().emit(record)
+
+    def flush(self) -> None:
+        # the copy writes each line at once
+        if self.stream is not self._copy.stream:
+            super().flush()
 
 
 def _duplicate(stream: TextIO) -> _Copy | None:

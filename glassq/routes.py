@@ -204,7 +204,7 @@ def call(handler: Handler, delivery: Delivery, context: Context) -> Result:
     """Calls the handler, plain or async; returns its result. Raises what it raises, and Bury for unfinished work."""
     called = handler(delivery, context)
     # also where a decorator hides the async def
-    if issubclass(type(called), Coroutine):
+    if called is not None and issubclass(type(called), Coroutine):
         called = context.complete(called)
     return cast("Result", finished(called))
 

@@ -365,19 +365,20 @@ def _rows(entries: list[Entry]) -> list[tuple[Any, ...]]:
         known = newest.get(entry.delivery)
         if known is None or known.updated <= entry.updated:
             newest[entry.delivery] = entry
-    rows = [
-        tuple(value if store is None else store(value) for store, value in zip(_STORE, astuple(entry), strict=True))
-        for entry in newest.values()
-    ]
-    return sorted(rows, key=itemgetter(0))
+    return sorted(map(_row, newest.values()), key=itemgetter(0))
 
 
-def _moment(value: datetime | None) -> str | None:
-    return None if value is None else stamp(value)
+def _row(entry: Entry) -> tuple[Any, ...]:
+    values: list[Any] = list(astuple(entry))
+    for place, store in _STORED:
+        # most fields of most entries are empty
+        if (value := values[place]) is not None and value != "":
+            values[place] = store(value)
+    return tuple(values)
 
 
-def _json(value: Mapping[str, object] | None) -> str | None:
-    return None if value is None else msgspec.json.encode(value).decode()
+def _json(value: Mapping[str, object]) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _key(value: str) -> str:
@@ -392,19 +393,19 @@ def _story(evidence: tuple[Evidence, ...]) -> str | None:
     return encode_evidence(evidence) if evidence else None
 
 
-# How fields of Entry are stored; the others are as they are.
+# How fields of Entry are stored that are not empty; the others are as they are.
 _STORES: dict[str, Callable[[Any], Any]] = {
     "delivery": _key,
     "source": _key,
-    "received": _moment,
-    "updated": _moment,
-    "started": _moment,
+    "received": stamp,
+    "updated": stamp,
+    "started": stamp,
     "labels": _json,
     "kept": _json,
     "story": _story,
     **dict.fromkeys(("job", "result", "reason", "state", "tube"), _text),
 }
-_STORE = tuple(map(_STORES.get, Entry.__struct_fields__))
+_STORED = [(place, _STORES[name]) for place, name in enumerate(Entry.__struct_fields__) if name in _STORES]
 
 
 def _weight(entry: Entry) -> int:

@@ -40,8 +40,10 @@ def fingerprint(delivery: Delivery, route: Route) -> str:
 
 def event(delivery: Delivery, route: Route) -> str:
     """A hash that is the same for pings of one event, in hex; "" without an event id, or without `dedupe_window`."""
+    if route.dedupe_window is None:
+        return ""
     name = delivery.labels.get(EVENT)
-    return _digest(route.work, delivery.source, name.encode()) if name and route.dedupe_window is not None else ""
+    return _digest(route.work, delivery.source, name.encode()) if name else ""
 
 
 def replaced_by(delivery: Delivery, route: Route, ledger: Ledger, skew: float) -> str:

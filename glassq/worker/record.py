@@ -41,6 +41,9 @@ _EVENTS: dict[Kind, tuple[int, str, str]] = {
     Kind.LEASE_LOST: (logging.WARNING, "lease lost", ""),
 }
 
+# What counts them: the values of the counter's label.
+_COUNTED_AS = {kind: kind.name.lower() for kind in Kind}
+
 
 def word_of(kind: Kind) -> str:
     """The word of an outcome in the log; in the ledger as well, if it has an entry there."""
@@ -111,7 +114,7 @@ class AttemptRecord:
             return
         self._counted = True
         delivery, started = self._attempt.delivery, self._attempt.started
-        self._counters.count(ATTEMPTS, self._attempt.outcome.kind.name.lower())
+        self._counters.count(ATTEMPTS, _COUNTED_AS[self._attempt.outcome.kind])
         if started is None:
             return
         self._counters.observe(SECONDS, self._attempt.duration)

@@ -140,9 +140,10 @@ class Settlement:
         match attempt.outcome.kind:
             case Kind.DONE | Kind.DROPPED:
                 # the body goes only after the job
-                later = failed if several and not attempt.delivery.stored_keys else None
+                stored = attempt.delivery.stored_keys
+                later = failed if several and not stored else None
                 self._receiver.complete(reservation, then=then, meanwhile=record.log_outcome, failed=later)
-                self._retire(attempt.delivery)
+                self._retire(attempt.delivery.id, stored)
             case Kind.RETRY:
                 delay, tube, retry = attempt.outcome.delay, reservation.tube, self._receiver.retry
                 # while the queue is in trouble each answer is awaited: it says when that is over
@@ -224,16 +225,16 @@ class Settlement:
             self.refusals = 0
         return holder
 
-    def _retire(self, delivery: Delivery) -> None:
-        """The job is gone: what it has in the body store is needed for a replay at most."""
+    def _retire(self, delivery: str, stored: Sequence[str]) -> None:
+        """The job is gone: what it has in the body store, under these keys, is needed for a replay at most."""
         if self._bodies is None:
             return
-        for key in delivery.stored_keys:
+        for key in stored:
             try:
                 self._bodies.retire(key)
             except BodyError as error:
                 # the sweep finds it: no job names it any more
-                log.error("a body stays where it is until it is swept %s", fields(delivery=delivery.id, why=error))
+                log.error("a body stays where it is until it is swept %s", fields(delivery=delivery, why=error))
 
 
 def _none_of(delivery: Delivery) -> Attempt:

@@ -542,7 +542,7 @@ class BeanstalkConnection:
 
     def _limit(self, seconds: float) -> None:
         assert self._sock is not None
-        self._sock.limit(min(seconds, self._left()))
+        self._sock.limit(seconds if self._deadline == math.inf else min(seconds, self._left()))
 
     def _left(self) -> float:
         """Seconds until the deadline of `set_deadline`, more than 0. Raises TimeoutError after it."""
