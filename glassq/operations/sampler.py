@@ -30,6 +30,8 @@ log = logger("glassq.operations")
 
 # Between two samples, in seconds.
 EVERY = 5.0
+# Whoever has changed something waits for the next look so long, in seconds.
+LOOK = 1.0
 # Who has not looked for so long, watches no more: then only what a curve needs is asked often; in seconds.
 WATCHED = 60.0
 # How often the rest is asked while somebody watches, and while nobody does; in seconds.
@@ -94,6 +96,9 @@ class Sampler:
         self._asked = 0.0
         self._stopping = threading.Event()
         self._wanted = threading.Event()
+        # how many looks have begun, and which was the last that is over
+        self._looks = threading.Condition()
+        self._begun = self._looked = 0
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
     def start(self) -> None:
@@ -115,6 +120,15 @@ class Sampler:
         self._asked = now
         return self._view
 
+    def look(self) -> None:
+        """Looks at once, for who has just changed something; returns within LOOK, whether it is done or not."""
+        if not self._thread.is_alive():
+            return
+        with self._looks:
+            wanted = self._begun + 1
+            self._wanted.set()
+            self._looks.wait_for(lambda: self._looked >= wanted, LOOK)
+
     @property
     def _is_watched(self) -> bool:
         return time.monotonic() - self._asked < WATCHED
@@ -125,7 +139,7 @@ class Sampler:
                 with self._operations.looking() as queue:
                     while not self._stopping.is_set():
                         self._wanted.clear()
-                        self.step(queue)
+                        self._look(queue)
                         self._wait()
             except Stopped:
                 return
@@ -135,6 +149,14 @@ class Sampler:
                 log.exception("the sampler failed")
                 self._change(trouble="the sampler failed: the log of the console says why")
             self._stopping.wait(EVERY)
+
+    def _look(self, queue: Inspector) -> None:
+        with self._looks:
+            self._begun += 1
+        self.step(queue)
+        with self._looks:
+            self._looked = self._begun
+            self._looks.notify_all()
 
     def _wait(self) -> None:
         """Until the next sample, or until somebody begins to watch."""

@@ -5,19 +5,22 @@ It is one for all tests of a process: they act on groups of their own.
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import time
+import urllib.request
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlencode
 
 import msgspec
 
 from glassq import delivery as envelope
 from glassq.console.keys import open_key
 from glassq.console.links import new_code
+from glassq.console.routes import LOGIN, ROUTES
 from glassq.delivery import Evidence
-from tests.cli.conftest import put
 from tests.conftest import Beanstalkd, Process, program, wait_for
 from tests.ports import free_port
 from tests.worker.pools import PoolRun
@@ -55,14 +58,14 @@ _LINK = re.compile(r"http://localhost:\d+/login\?code=\S+")
 
 
 class House:
-    """The installation. `hostile` are the ids of the deliveries with hostile texts, by what is hostile in them."""
+    """The installation, in a directory of its own."""
 
     def __init__(self, directory: Path) -> None:
-        """Everything of it is in the directory."""
         self.dir = directory
         self.port = free_port()
-        self.hostile: dict[str, str] = {}
-        self._server = Beanstalkd(directory)
+        self._cookie = ""
+        # room for a line of 64 KiB
+        self._server = Beanstalkd(directory, options=("-z", "131072"))
         self._queue = self._server.queue()
         self._pool = PoolRun(directory, self._server, self._queue, max_attempts=1)
         self._console: Process | None = None
@@ -78,6 +81,14 @@ class House:
         return f"http://localhost:{self.port}"
 
     def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _start(self) -> None:
         self._pool.write_handlers(HANDLERS)
         self._pool.write_settings(timeout="60s", more=f'[console]\nstate = "{self.dir}/console"\n')
         for name in GROUPS:
@@ -87,7 +98,7 @@ class House:
         self._console = Process(command, self.dir / "console.log")
         self._pool.ready()
         wait_for(lambda: _LINK.search(self.console_log()), "the console to print its link")
-        return self
+        self.wait_counted()
 
     def __exit__(self, *_: object) -> None:
         if self._console is not None:
@@ -105,8 +116,9 @@ class House:
         code = new_code(open_key(self.dir / "console"), "anna", time.time())
         return f"{self.url}/login?code={code}"
 
-    def bury(self, name: str, many: int | None = None) -> None:
-        """Buries the deliveries of a group, or so many more of it."""
+    def bury(self, name: str, many: int | None = None) -> str:
+        """Buries the deliveries of a group, or so many more of it; returns the last one's id."""
+        id_ = ""
         count, minutes, does = GROUPS[name]
         at = datetime.now(UTC) - timedelta(minutes=minutes)
         for number in range(count if many is None else many):
@@ -120,7 +132,8 @@ class House:
                 "size": 12345678901234567890123,
             }
             message = f"{name}: https://photos.example/v1/{number} answered 503"
-            self.bury_ping(name, json.dumps(ping).encode(), message, at - timedelta(seconds=number))
+            id_ = self.bury_ping(name, json.dumps(ping).encode(), message, at - timedelta(seconds=number))
+        return id_
 
     def bury_ping(self, name: str, body: bytes, message: str, at: datetime, **fields: object) -> str:
         """Buries one delivery, which failed twice, the last time at `at`; returns its id."""
@@ -141,5 +154,73 @@ class House:
         )
         known = {"received": at - timedelta(minutes=1), "attempt": 2, "failures": 2, "evidence": evidence}
         buried = msgspec.structs.replace(made, buried=f"{message} (gave up after 2 attempts)", **{**known, **fields})
-        put(self._queue, buried, "buried")
+        # not ready: the pool would take it
+        job = self._queue.put(envelope.encode(buried), delay=3600)
+        self._queue.reserve_job(job)
+        self._queue.bury(job)
         return buried.id
+
+    # -- what there is -------------------------------------------------------------------------------------------------
+
+    def pages(self) -> list[str]:
+        """The paths of all pages that need no more than the path."""
+        return [
+            route.path for route in ROUTES if route.method == "GET" and "{" not in route.path and route.path != LOGIN
+        ]
+
+    def json(self, path: str) -> Any:
+        """What the twin of a page answers, as a browser that has signed in asks for it."""
+        if not self._cookie:
+            self._cookie = self._sign_in()
+        request = urllib.request.Request(f"{self.url}{path}", headers={"Cookie": self._cookie})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def _sign_in(self) -> str:
+        connection = http.client.HTTPConnection("localhost", self.port, timeout=30)
+        code = new_code(open_key(self.dir / "console"), "bert", time.time())
+        headers = {"Sec-Fetch-Site": "same-origin", "Content-Type": "application/x-www-form-urlencoded"}
+        connection.request("POST", "/login", urlencode({"code": code}), headers)
+        answer = connection.getresponse()
+        connection.close()
+        return (answer.headers["Set-Cookie"] or "").partition(";")[0]
+
+    def groups(self) -> dict[str, Any]:
+        """The groups by the name that their words have."""
+        found = self.json("/buried.json")["groups"]
+        return {name: group for group in found for name in GROUPS if f": {name}: " in group["words"]}
+
+    def cause(self, name: str) -> str:
+        """The id of a group."""
+        id_: str = self.groups()[name]["id"]
+        return id_
+
+    def cause_of(self, delivery: str) -> str:
+        """The group of a delivery."""
+        cause: str = self.json(f"/d/{delivery}.json")["cause"]
+        return cause
+
+    def delivery(self, name: str) -> str:
+        """A delivery of this group."""
+        example: str = self.groups()[name]["example"]
+        return example
+
+    def counted(self) -> int:
+        """How many the console has grouped."""
+        return sum(group["count"] for group in self.json("/buried.json")["groups"])
+
+    def wait_counted(self) -> None:
+        """Waits until the console knows what was buried before it started."""
+        wait_for(lambda: self.counted() == self.buried(), "the console to look at what lies buried")
+
+    def wait_listed(self, delivery: str) -> None:
+        """Waits until the console knows of one that was buried just now."""
+
+        def listed() -> bool:
+            return any(row["delivery"] == delivery for row in self.json("/buried.json?group=0")["jobs"])
+
+        wait_for(listed, "the console to see a delivery that was buried")
+
+    def buried(self) -> int:
+        """How many are buried, by the queue."""
+        return self._queue.stats_tube("glassq").buried

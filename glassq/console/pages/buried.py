@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from glassq.console.console import Console
     from glassq.console.request import Answer, PageRequest
+    from glassq.ledger.activity import Activity
     from glassq.operations.census_view import CensusEntry, CensusView
     from glassq.operations.filters import Filter
     from glassq.operations.groups import Group
@@ -32,7 +33,7 @@ _SHORT_ID = 18
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """A group as the page shows it."""
+    """A group as the page shows it; `note` is what somebody wrote for the next on call."""
 
     id: str
     count: int
@@ -45,6 +46,7 @@ class GroupRow:
     new: bool
     trend: Sequence[int]
     trend_words: str
+    note: Activity | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def buried(console: Console, request: PageRequest) -> Answer:
         command = console.command(f"buried{options(params)}")
         return Page("buried.html", "Buried, one by one", found.document(), {**values, "command": command})
     groups = census.grouped(wanted, "reason", wanted.tube or console.operations.tube, request.now)
-    view = _view(census, request.now, groups=tuple(_group_row(each) for each in groups.groups))
+    view = _view(census, request.now, groups=tuple(_group_row(console, each) for each in groups.groups))
     command = console.command(f"buried --by reason{options(params)}")
     values = {"view": view, "chosen": asked, "one_by_one": False, "command": command}
     return Page("buried.html", "Buried", groups.document(), values)
@@ -116,7 +118,7 @@ def group(console: Console, request: PageRequest) -> Answer:
     listed, view = _listed(console, request, census, wanted)
     if not found:
         raise NotFound(_gone(census, id_))
-    values = {"group": _group_row(found[0]), "view": view}
+    values = {"group": _group_row(console, found[0]), "view": view}
     command = console.command(f"buried --group {id_}")
     return Page("group.html", found[0].words, listed.document(), {**values, "command": command})
 
@@ -167,7 +169,7 @@ def _looked_words(census: CensusView, now: datetime) -> str:
     return f"Looked at {len(census.entries):,} of {census.total or 0:,}, {ago} ago"
 
 
-def _group_row(found: Group) -> GroupRow:
+def _group_row(console: Console, found: Group) -> GroupRow:
     cause = found.cause
     error = ": ".join(filter(None, (cause.error, cause.message))) or found.words
     pattern = "\n".join(filter(None, (cause.origin, cause.error, cause.message, cause.frame)))
@@ -183,6 +185,7 @@ def _group_row(found: Group) -> GroupRow:
         new=found.new,
         trend=found.trend,
         trend_words=_trend_words(found.trend),
+        note=console.note_on(found.id),
     )
 
 

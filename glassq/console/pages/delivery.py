@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from glassq.console.request import Page, Text
 from glassq.operations import story as operation
@@ -43,6 +44,7 @@ class DeliveryView:
     attempts: str
     source: str
     user: str
+    user_path: str
     label_words: str
     received: datetime | None
     actions: tuple[tuple[str, str, str], ...]
@@ -110,6 +112,7 @@ def view_of(story: Story) -> DeliveryView:
         attempts=attempt_words(found) if found else attempts(entry.attempts) if entry else "",
         source=(found.source if found else "") or (entry.source if entry else "") or "damaged",
         user=user if isinstance(user, str) else "",
+        user_path=_search(user) if isinstance(user, str) else "",
         label_words=" ".join(f"{name}={value}" for name, value in (story.labels or {}).items() if len(value) < 80),
         received=found.delivery.received if found and found.delivery else entry.received if entry else None,
         actions=tuple(_actions(story)),
@@ -196,20 +199,23 @@ def _job(found: Found) -> Iterator[tuple[str, str]]:
 
 def _related(story: Story, user: object) -> Iterator[tuple[str, str]]:
     """Links to what may have to do with it: (words, path)."""
-    from urllib.parse import quote
-
     found, entry = story.found, story.entry
     if isinstance(user, str) and user:
-        yield f"the same user: {user}", f"/search?q={quote(user)}"
+        yield f"the same user: {user}", _search(user)
     item = story.body.get("itemId") if isinstance(story.body, dict) else None
     if isinstance(item, str) and item:
-        yield f"the same item: {item[:60]}", f"/search?q={quote(item)}"
+        yield f"the same item: {item[:60]}", _search(item)
     if found is not None and (found.error or found.is_buried):
         yield "the same failure", f"/buried/{found.cause.id}"
     if entry is not None and entry.replayed:
         yield f"it was replayed as {entry.replayed}", f"/d/{entry.replayed}"
     if original := (story.labels or {}).get("replay_of"):
-        yield f"it repeats {original}", f"/d/{quote(original)}"
+        yield f"it repeats {original}", f"/d/{quote(original, safe='')}"
+
+
+def _search(words: str) -> str:
+    """The path that looks for these words; they may hold what UTF-8 cannot."""
+    return f"/search?q={quote(words, safe='', errors='replace')}"
 
 
 def _shown(event: Event) -> dict[str, object]:

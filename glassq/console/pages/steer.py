@@ -31,6 +31,7 @@ def pause(console: Console, request: PageRequest) -> Answer:
             raise InvalidRequest(f"for {length}: expected up to {queue.capabilities.max_delay // 86_400:g}d, not 0")
         tubes = operation.chosen(operations, queue, [tube] if tube else [])
         done = operation.pause(queue, {name: name for name in tubes}, seconds)
+    console.sampler.look()
     words = f"pause {tube} --for {length}" if tube else f"pause --for {length}"
     came_to = CameTo(done=sum(done.values()))
     operations.activities(Silent()).record("pause", came_to, command=f"glassq {words}", filter_=tube, chosen=len(done))
@@ -44,6 +45,7 @@ def resume(console: Console, request: PageRequest) -> Answer:
     with operations.queue() as queue:
         tubes = operation.chosen(operations, queue, [tube] if tube else [])
         done = operation.resume(queue, {name: name for name in tubes})
+    console.sampler.look()
     came_to = CameTo(done=sum(done.values()))
     command = f"glassq resume {tube}".strip()
     operations.activities(Silent()).record("resume", came_to, command=command, filter_=tube, chosen=len(done))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from glassq.errors import JobNotFound, QueueUnavailable
 from glassq.queues.aws.client import AwsClient
-from glassq.queues.aws.troubles import in_doubt
+from glassq.queues.aws.troubles import in_doubt, is_throttled
 from glassq.queues.swf.troubles import WORDS
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _WITHOUT = ("respond_", "record_", "register_domain", "describe_domain")
 # So often an answer is sent whose connection broke.
 _TRIES = 3
+# A poll that fails so soon, in seconds, is made once more; after a pause where there were too many calls.
+_SOON, _PAUSE = 1.0, 0.5
 
 
 class SwfClient(AwsClient):
@@ -40,7 +43,14 @@ class SwfClient(AwsClient):
 
     def poll(self, action: str, **arguments: Any) -> dict[str, Any]:
         """The task that a poll brings; one without `taskToken` brings none. The first page, of a decision's."""
-        within = self.place.poll + self.timeout
+        within, begun = self.place.poll + self.timeout, time.monotonic()
+        try:
+            return self.call(action, within=within, identity=identity(), **arguments)
+        except QueueUnavailable as error:
+            if time.monotonic() - begun > _SOON:
+                raise
+            # its connection had been idle for too long; or there were too many calls
+            time.sleep(_PAUSE if is_throttled(error) else 0.0)
         return self.call(action, within=within, identity=identity(), **arguments)
 
     def settle(self, action: str, **arguments: Any) -> None:

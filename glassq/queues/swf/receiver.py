@@ -5,22 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from glassq.errors import JobNotFound, QueueError, WrongTables
 from glassq.queues.aws.leases import LeaseBook
 from glassq.queues.aws.polls import Polls
-from glassq.queues.base import Reservation
-from glassq.queues.swf.forms import LIMITS, form_of, read_form, written
+from glassq.queues.swf.forms import LIMITS, form_of, written
 from glassq.queues.swf.history import BURY, DIED, RELEASE, RETRY
 from glassq.queues.swf.looking import open_runs
-from glassq.queues.swf.names import list_of, ref_of, tube_in
+from glassq.queues.swf.names import list_of, tube_in
 from glassq.queues.swf.pauses import paused
+from glassq.queues.swf.tasks import HeldTask, held_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from glassq.queues.base import Reservation
     from glassq.queues.swf.client import SwfClient
 
 # How long a look at which tubes are paused holds, in seconds.
@@ -29,21 +29,9 @@ PAUSE_LOOK = 5.0
 NEXT = 0.1
 # How long a reserve that must not wait waits for polls that have just begun, in seconds.
 AT_ONCE = 1.0
-
-
-@dataclass(slots=True)
-class HeldTask:
-    """An activity task that is ours until its lease ends, at `until` (monotonic)."""
-
-    tube: str
-    reservation: Reservation
-    lease: int
-    until: float
-
-    @property
-    def token(self) -> str:
-        """What whoever knows it can answer with."""
-        return self.reservation.handle
+# How long a stop waits for polls to end, in seconds: a pool ends children that are silent for longer. What a poll gets
+# that goes on beyond it is free again when its lease is over.
+LAST_POLLS = 20.0
 
 
 class SwfReceiver:
@@ -64,7 +52,7 @@ class SwfReceiver:
 
     def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
         begun = time.monotonic()
-        held = self._polls.take(self._open(tubes, anew=wait <= 0)) or self._ask(tubes)
+        held = self._taken(self._open(tubes, anew=wait <= 0)) or self._ask(tubes)
         # in time to extend what else is held
         until = min(begun + max(wait, AT_ONCE), self._held.soonest() - self._lease / 3)
         while held is None and not self._polls.interrupted and time.monotonic() < until:
@@ -72,11 +60,11 @@ class SwfReceiver:
             if wait > 0:
                 self._polls.start(open_tubes)
             elif not any(map(self._polls.runs, open_tubes)):
-                held = self._polls.take(open_tubes)
+                held = self._taken(open_tubes)
                 break
             self._polls.wait(min(until, time.monotonic() + PAUSE_LOOK))
             if not self._polls.interrupted:
-                held = self._polls.take(self._open(tubes))
+                held = self._taken(self._open(tubes))
         if self._polls.interrupted:
             self._polls.turn_away()
         return None if held is None else self._held.add(held)
@@ -216,7 +204,7 @@ class SwfReceiver:
         self._held.clear()
         if self._polls.interrupted:
             self._over.set()
-            self._polls.finish(self._client.place.poll + self._client.timeout)
+            self._polls.finish(min(self._client.place.poll, LAST_POLLS))
         self._polls.close()
 
     def close_inherited(self) -> None:
@@ -233,6 +221,13 @@ class SwfReceiver:
             self._paused = frozenset(paused(self._client))
         return [tube for tube in tubes if tube not in self._paused]
 
+    def _taken(self, tubes: Sequence[str]) -> HeldTask | None:
+        """What a poll has brought, and is ours still."""
+        while (held := self._polls.take(tubes)) is not None:
+            if time.monotonic() < held.until:
+                return held
+        return None
+
     def _ask(self, tubes: Sequence[str]) -> HeldTask | None:
         """Begins to wait at one tube after the other, until one has something.
 
@@ -247,7 +242,7 @@ class SwfReceiver:
             if not self._polls.runs(tube):
                 self._polls.start([tube])
                 self._polls.wait(time.monotonic() + NEXT)
-                if (held := self._polls.take(open_tubes)) is not None:
+                if (held := self._taken(open_tubes)) is not None:
                     return held
         return None
 
@@ -263,7 +258,7 @@ class SwfReceiver:
         if not answer.get("taskToken"):
             return []
         # an answer is under way for less than a call may take: the service gave the task after that
-        return [_held_task(answer, tube, max(asked, time.monotonic() - self._client.timeout))]
+        return [held_task(answer, tube, max(asked, time.monotonic() - self._client.timeout))]
 
     def _fail(self, held: HeldTask, reason: str, details: str = "") -> str:
         """Ends the attempt with this reason, and the delivery's next form; the job's reference, which stays."""
@@ -283,17 +278,3 @@ class SwfReceiver:
         """A job that nobody was given. What cannot be said to the service is over with its lease."""
         with suppress(QueueError):
             self._client.settle("respond_activity_task_failed", taskToken=held.token, reason=RELEASE)
-
-
-def _held_task(answer: dict[str, Any], tube: str, since: float) -> HeldTask:
-    form = read_form(answer.get("input", ""), tube)
-    reservation = Reservation(
-        ref_of(answer["workflowExecution"]["workflowId"]),
-        tube,
-        form.body,
-        form.lease,
-        form.losses,
-        form.kicked,
-        answer["taskToken"],
-    )
-    return HeldTask(tube, reservation, form.lease, since + form.lease)

@@ -1,0 +1,116 @@
+"""What strangers write into pings, and handlers into errors, stays text, wherever it is shown."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import pytest
+
+from glassq.delivery import Evidence
+from tests.browser.conftest import refreshed
+
+if TYPE_CHECKING:
+    from tests.browser.conftest import Tab
+    from tests.browser.house import House
+
+OWNED = "document.title='owned'"
+HOSTILE = {
+    "script": f"<script>{OWNED}</script><img src=x onerror={OWNED}>",
+    "attribute": f'" onmouseover="{OWNED}" autofocus onfocus={OWNED} \' onclick=\'{OWNED}',
+    "svg": f"<svg onload={OWNED}><a xlink:href='javascript:{OWNED}'><text>x</text></a></svg></textarea></pre>",
+    "base": "<base href=//evil.test/><meta http-equiv=refresh content='0;url=//evil.test/'><link href=//evil.test/x>",
+    "template": "{{ 1234*5678 }}{% raw %}${1234*5678}<%= 1234*5678 %>#{1234*5678}",
+    "right-to-left": "\u202egpj.exe\u202c \u2066x\u2069\u200b\ufeff",
+    "terminal": "\x00\x07\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b31m\r\n\x7f",
+    "surrogates": "\ud800 and \udfff",
+    "long": "A" * 65_536,
+}
+# of a text on a page: what cannot be seen, or turns around what can be
+UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+COUNTED = """() => ({
+    scripts: document.scripts.length,
+    foreign: document.querySelectorAll('base, iframe, object, meta[http-equiv], main :is(img, link, style)').length,
+    handlers: [...document.querySelectorAll('*')].filter(e => e.getAttributeNames().some(n => /^on/.test(n))).length,
+    links: [...document.links].filter(link => link.origin !== location.origin).length,
+    text: document.body.innerText,
+    title: document.title,
+})"""
+
+
+@pytest.fixture(scope="module")
+def hostile(house: House) -> dict[str, str]:
+    """Ids of deliveries that are hostile all over."""
+    made = {}
+    for name, text in HOSTILE.items():
+        short = text[:400]
+        user = {
+            "userToken": short,
+            "itemId": short,
+            short: text,
+            "number": int("9" * 400),
+            "list": [[[[[]]]], None, -0.0],
+        }
+        body = json.dumps(user).encode()[:70_000] if name != "terminal" else text.encode() + b"\xff\xfe"
+        # a delivery's own texts are valid UTF-8; JSON may hold what is not
+        short = short.encode("utf-8", "backslashreplace").decode()
+        at = datetime.now(UTC) - timedelta(hours=30)
+        evidence = Evidence(
+            1, "bury", short, short, at, 1.0, short, f"Traceback\n{text[:1_500]}", "", short, {short: {short: short}}
+        )
+        labels = {"collection": short, short[:100]: short, "task": short}
+        fields = {"labels": labels, "content_type": short, "headers": {"x-y": short}, "evidence": (evidence,)}
+        made[name] = house.bury_ping(name, body, short, at, **fields)
+    house.wait_listed(made["long"])
+    return made
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_text_stays_text(name: str, hostile: dict[str, str], tab: Tab, house: House) -> None:
+    id_ = hostile[name]
+    cause = house.cause_of(id_)
+    words = quote(HOSTILE[name][:180], safe="", errors="replace")
+    lists = [f"/buried?words={words}", f"/buried/{cause}"]
+    for path in (f"/d/{id_}", f"/d/{id_}?body=tree", f"/d/{id_}/edit", *lists):
+        tab.go(path)
+        _assert_harmless(tab)
+    tab.go("/buried")
+    with refreshed(tab):
+        tab.page.mouse.move(500, 400)
+    _assert_harmless(tab)
+    assert all(url.startswith((tab.url, "data:")) for url in tab.asked)
+
+
+def _assert_harmless(tab: Tab) -> None:
+    seen = tab.page.evaluate(COUNTED)
+    assert (seen["scripts"], seen["foreign"], seen["handlers"], seen["links"]) == (1, 0, 0, 0), tab.page.url
+    assert not UNSEEN.search(seen["text"]), tab.page.url
+    assert seen["title"] != "owned", tab.page.url
+    assert "7006652" not in seen["text"], tab.page.url
+
+
+def test_a_hostile_error_page_and_search_stay_text(open_tab, hostile: dict[str, str]) -> None:
+    tab = open_tab(quiet=False)
+    for name in ("script", "attribute", "svg", "template"):
+        for path in (
+            f"/d/{quote(HOSTILE[name], safe='')}",
+            f"/buried/{quote(HOSTILE[name], safe='')}",
+            f"/search?q={quote(HOSTILE[name])}",
+        ):
+            tab.go(path)
+            _assert_harmless(tab)
+
+
+def test_numbers_come_as_they_are_sent(tab: Tab, house: House) -> None:
+    tab.go(f"/d/{house.delivery('again')}")
+    assert "12345678901234567890123" in tab.words("#body")
+    assert "hidden-secret-9" not in tab.page.content()
+
+
+def test_a_body_alone_is_text(tab: Tab, hostile: dict[str, str]) -> None:
+    answer = tab.go(f"/d/{hostile['script']}/body")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert tab.page.evaluate("document.scripts.length") == 0
