@@ -14,8 +14,8 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(VENV)/beanstalkd/usr/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo example test conformance coverage test-system torture torture-move failover powercut soak keys \
-	thorough mutations check format bench bench-backlog bench-journal bench-programs bench-sources bench-tasks bench-peers \
-	bench-postgres bench-lanes bench-large install uninstall deb docs pictures man lock clean
+	thorough mutations check format bench bench-backlog bench-console bench-journal bench-programs bench-sources bench-tasks \
+	bench-peers bench-postgres bench-lanes bench-large install uninstall deb docs pictures man lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -138,6 +138,9 @@ bench-backlog: $(DEV) ## acknowledged and drained with 1,000,000 waiting, beside
 
 bench: $(DEV) ## measure speed and memory, as ratios to plain programs in the same run
 	@$(BIN)/python bench/run.py $(BENCH_ARGS)
+
+bench-console: $(DEV) ## what the console costs with 100,000 buried: its pages, its memory, the pool's drain beside it
+	@PATH=$(BIN):$$PATH $(BIN)/python bench/console.py $(BENCH_ARGS)
 
 bench-postgres: $(DEV) ## PostgreSQL as the queue, as ratios to a plain psycopg loop of the same statements
 	@$(BIN)/python -m bench.postgres $(BENCH_ARGS)

@@ -89,9 +89,27 @@ def fold(message: str, names: Iterable[str] = ()) -> str:
     `names` are what the delivery itself calls its user and its item, and are left out too.
     """
     for name in names:
-        message = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "…", message)
+        message = _without(message, name)
     text = " ".join(_FOLDED.sub(_folded, message).split())
     return text[:MAX_WORDS].rstrip()
+
+
+def _without(text: str, name: str) -> str:
+    """The text with "…" for the name, where it is a word of its own. A pattern for each name would take far longer."""
+    pieces: list[str] = []
+    kept, at = 0, text.find(name)
+    while at >= 0:
+        end = at + len(name)
+        alone = not (_in_word(text[at - 1 : at]) or _in_word(text[end : end + 1]))
+        if alone:
+            pieces += (text[kept:at], "…")
+            kept = end
+        at = text.find(name, end if alone else at + 1)
+    return "".join((*pieces, text[kept:]))
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def _folded(found: re.Match[str]) -> str:

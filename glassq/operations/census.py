@@ -13,14 +13,17 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from glassq.errors import GlassqError, LedgerError, QueueRefused, SearchIncomplete, SettingsError, Stopped
 from glassq.log import logger
 from glassq.operations.bulk import digest_of
-from glassq.operations.census_view import BuriedKinds, CensusEntry, CensusView, grouped
+from glassq.operations.census_view import BuriedKinds, CensusEntry, CensusView, by_kind, grouped
 from glassq.operations.find import BURIED, buried_by_ledger, found_in, is_ours, require_lists
+from glassq.operations.novelty import new_since
+from glassq.operations.stopping import Pacer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,6 +41,8 @@ EVERY, WORK = 5.0, 0.5
 SHARE, FIRST_SHARE = 0.1, 0.5
 # Between two walks, in seconds; and between two views while a walk goes on.
 WALK_EVERY, SHOW_EVERY = 60.0, 2.0
+# And not before a walk has found so many times as many.
+SHOW_MORE = 1.3
 # Groups are made anew as time passes, even if nothing has changed, in seconds.
 STALE = 30.0
 # So many jobs are asked at once.
@@ -238,8 +243,8 @@ class Census:
         walked = []
         for entry in self._seen(queue, counts, share):
             walked.append(entry)
-            if len(walked) % BATCH == 0 and self._walked is None and time.monotonic() > self._shown + SHOW_EVERY:
-                self._publish(counts, tuple(walked), complete=False)
+            if self._walked is None and len(walked) >= SHOW_MORE * len(self._view.entries):
+                self._show_first(counts, walked)
             if len(walked) == self._limit:
                 break
         self._entries = {entry.ref: entry for entry in reversed(walked)}
@@ -279,9 +284,7 @@ class Census:
         """The present state, for others; groups are made only if something has changed, or has become old."""
         view = self._view
         if counts is None:
-            self._view = CensusView(
-                view.entries, view.groups, view.counts, view.looked_at, view.complete, view.short, trouble
-            )
+            self._view = replace(view, trouble=trouble)
             return
         complete = not self._wrong(counts)
         if self._changed or time.monotonic() > self._shown + STALE:
@@ -289,12 +292,20 @@ class Census:
             self._changed = False
             return
         now = self._operations.clock()
-        self._view = CensusView(view.entries, view.groups, counts, now, complete, self._words(counts))
+        short = self._words(counts)
+        self._view = replace(view, counts=counts, looked_at=now, complete=complete, short=short, trouble="")
+
+    def _show_first(self, counts: dict[str, int], walked: list[CensusEntry]) -> None:
+        """What the first walk has found so far; not too often, as each time all of it is counted."""
+        if time.monotonic() > self._shown + SHOW_EVERY:
+            self._publish(counts, tuple(walked), complete=False)
 
     def _publish(self, counts: dict[str, int], entries: tuple[CensusEntry, ...], *, complete: bool) -> None:
         now = self._operations.clock()
-        groups = tuple(grouped(entries, "reason", now))
-        self._view = CensusView(entries, groups, counts, now, complete, self._words(counts))
+        since = new_since(self._operations, now)
+        kinds = by_kind(entries, now, since)
+        groups = tuple(grouped(kinds, now, since))
+        self._view = CensusView(entries, kinds, groups, counts, since, now, complete, self._words(counts))
         self._shown = time.monotonic()
 
     def _words(self, counts: dict[str, int]) -> str:
@@ -302,21 +313,3 @@ class Census:
         if self._beyond and (total := sum(counts.values())) > self._limit:
             return f"these are the newest {self._limit} of {total}: no more can be kept in memory"
         return self._short
-
-
-class Pacer:
-    """Sleeps after some work, for so long that the work takes a `share` of the time. It is a search's `progress`."""
-
-    def __init__(self, stopping: threading.Event, share: float, deadline: float = 0.0) -> None:
-        """Until `deadline` (time.monotonic()) it does not sleep: the work of a short look is paced by the looks."""
-        self._stopping = stopping
-        self._rest = 1 / share - 1
-        self._deadline = deadline
-        self._began = time.monotonic()
-
-    def __call__(self, _examined: int, _total: int) -> None:
-        """Sleeps. Raises Stopped."""
-        worked = time.monotonic() - self._began
-        if self._stopping.wait(worked * self._rest if time.monotonic() > self._deadline else 0.0):
-            raise Stopped
-        self._began = time.monotonic()

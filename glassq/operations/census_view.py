@@ -17,7 +17,7 @@ from glassq.operations.groups import Grouping
 from glassq.operations.listing import BuriedGroups
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from glassq.causes import Cause
     from glassq.operations.filters import Filter
@@ -127,17 +127,29 @@ class BuriedKinds:
 
 
 @dataclass(frozen=True, slots=True)
+class Alike:
+    """The entries of one kind, newest first, and what was counted of them."""
+
+    entries: list[CensusEntry]
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True)
 class CensusView:
     """What lies buried, as far as it was looked at.
 
-    `entries` are newest first, `groups` are by cause. `counts` says how many are buried in each tube that has any, by
-    the queue. `looked_at` is when that was (None: never yet). `complete`: nothing is left to be looked at, but for what
-    is more than can be kept. `short` says why these may not be all, `trouble` why nobody can look now ("": no reason).
+    `entries` are newest first, `groups` are by cause; `kinds` has the same entries by what they have in common.
+    `counts` says how many are buried in each tube that has any, by the queue. `looked_at` is when that was (None: never
+    yet), and new groups are those since `new_since` (novelty.py). `complete`: nothing is left to be looked at, but for
+    what is more than can be kept. `short` says why these may not be all, `trouble` why nobody can look now ("": no
+    reason).
     """
 
     entries: tuple[CensusEntry, ...] = ()
+    kinds: Mapping[BuriedKind, Alike] = field(default_factory=dict)
     groups: tuple[Group, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    new_since: datetime | None = None
     looked_at: datetime | None = None
     complete: bool = False
     short: str = ""
@@ -151,7 +163,7 @@ class CensusView:
     @property
     def sources(self) -> tuple[str, ...]:
         """The sources of what lies buried."""
-        return tuple(sorted({group.cause.origin for group in self.groups if group.cause.origin}))
+        return tuple(sorted({kind.source for kind in self.kinds if kind.source}))
 
     @property
     def tubes(self) -> tuple[str, ...]:
@@ -160,24 +172,39 @@ class CensusView:
 
     def matching(self, filter_: Filter, now: datetime) -> list[CensusEntry]:
         """The entries that fit, newest first. Raises InvalidRequest for what only a look at the jobs could tell."""
-        return list(self._fitting(filter_, now))
+        kinds = self._fitting(filter_)
+        if len(kinds) == len(self.kinds):
+            found = list(self.entries)
+        elif len(kinds) == 1:
+            found = list(self.kinds[kinds[0]].entries)
+        else:
+            wanted = frozenset(kinds)
+            found = [entry for entry in self.entries if entry.kind in wanted]
+        return [entry for entry in found if _of_age(entry, filter_, now)] if _has_age(filter_) else found
 
     def grouped(self, filter_: Filter, by: By, tube: str, now: datetime) -> BuriedGroups:
         """The entries that fit, in groups: the same as `glassq buried --by` shows. `tube` is that of pings.
 
-        Raises InvalidRequest as `matching` does.
+        Unless their age is asked for, no entry is looked at: the kinds are counted already. Raises InvalidRequest as
+        `matching` does.
         """
+        kinds, grouping = self._fitting(filter_), Grouping(by, now, self.new_since or now)
+        for kind in kinds:
+            alike = self.kinds[kind]
+            if not _has_age(filter_):
+                grouping.tally(kind, alike.tally.example).merge(alike.tally)
+                continue
+            for entry in alike.entries:
+                if _of_age(entry, filter_, now):
+                    grouping.tally(kind, entry.delivery or entry.ref).add(entry.failed)
         total = self.total if filter_.tube is None else self.counts.get(filter_.tube, 0)
-        groups = tuple(grouped(self._fitting(filter_, now), by, now))
-        return BuriedGroups(filter_.tube or tube, total, by, groups, self.short)
+        return BuriedGroups(filter_.tube or tube, total, by, tuple(grouping.groups()), self.short)
 
-    def _fitting(self, filter_: Filter, now: datetime) -> Iterable[CensusEntry]:
+    def _fitting(self, filter_: Filter) -> list[BuriedKind]:
+        """The kinds that fit, that of the newest entry first; of their age nothing is known."""
         filter_.only(CONDITIONS, "buried")
-        if not filter_:
-            return self.entries
-        timeless, ages = replace(filter_, newer=None, older=None), (filter_.newer, filter_.older)
-        fits: dict[BuriedKind, bool] = {}
-        return _filtered(self.entries, timeless, ages, fits, now)
+        timeless = replace(filter_, newer=None, older=None)
+        return [kind for kind in self.kinds if timeless.fits(_Subject(kind))]
 
 
 class _Subject(msgspec.Struct, frozen=True):
@@ -206,32 +233,33 @@ class _Subject(msgspec.Struct, frozen=True):
         return self.kind.cause
 
 
-def _filtered(
-    entries: Iterable[CensusEntry],
-    timeless: Filter,
-    ages: tuple[float | None, float | None],
-    fits: dict[BuriedKind, bool],
-    now: datetime,
-) -> Iterator[CensusEntry]:
-    """The entries whose kind fits, and whose age is within the `ages`."""
-    newer, older = ages
-    for entry in entries:
-        fit = fits.get(entry.kind)
-        if fit is None:
-            fit = fits[entry.kind] = timeless.fits(_Subject(entry.kind))
-        if fit and (newer is None or entry.age(now) < newer) and (older is None or entry.age(now) > older):
-            yield entry
+def _has_age(filter_: Filter) -> bool:
+    return filter_.newer is not None or filter_.older is not None
 
 
-def grouped(entries: Iterable[CensusEntry], by: By, now: datetime) -> list[Group]:
-    """The entries in groups; they are newest first."""
-    grouping = Grouping(by, now)
-    tallies: dict[BuriedKind, Tally] = {}
+def _of_age(entry: CensusEntry, filter_: Filter, now: datetime) -> bool:
+    age = entry.age(now)
+    return (filter_.newer is None or age < filter_.newer) and (filter_.older is None or age > filter_.older)
+
+
+def by_kind(entries: Iterable[CensusEntry], now: datetime, since: datetime) -> dict[BuriedKind, Alike]:
+    """The entries by their kinds, counted; they are newest first, and so are the kinds by their newest."""
+    grouping = Grouping("reason", now, since)
+    found: dict[BuriedKind, Alike] = {}
     for entry in entries:
-        tally = tallies.get(entry.kind)
-        if tally is None:
-            tally = tallies[entry.kind] = grouping.tally(entry.kind, entry.delivery or entry.ref)
-        tally.add(entry.failed)
+        alike = found.get(entry.kind)
+        if alike is None:
+            alike = found[entry.kind] = Alike([], grouping.alone(entry.kind, entry.delivery or entry.ref))
+        alike.entries.append(entry)
+        alike.tally.add(entry.failed)
+    return found
+
+
+def grouped(kinds: Mapping[BuriedKind, Alike], now: datetime, since: datetime) -> list[Group]:
+    """The groups of all, by cause."""
+    grouping = Grouping("reason", now, since)
+    for kind, alike in kinds.items():
+        grouping.tally(kind, alike.tally.example).merge(alike.tally)
     return grouping.groups()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from glassq.operations.hints import Hint
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from glassq.causes import Cause
 
 By = Literal["reason", "handler", "source"]
-# A group whose first failure is younger than this is new.
-YOUNG = timedelta(hours=1)
 # A trend has so many hours, the present one last.
 HOURS = 24
 
@@ -48,7 +46,7 @@ class Group:
 
     `first` and `last` say when the first and the last of them failed (None: nobody knows). `example` is a delivery's
     id, or the reference of a job that is damaged; `cause` is that one's. `trend` is how many failed in each of the last
-    HOURS. The group is `new` while its first failure is younger than YOUNG.
+    HOURS. `new` is as novelty.py has it.
     """
 
     id: str
@@ -70,7 +68,7 @@ class Group:
 
 @dataclass(slots=True)
 class Tally:
-    """A group while it is counted. Times are Unix times; `now` is the end of the trend."""
+    """A group while it is counted. Times are Unix times; `now` is the end of the trend, and new is from `since` on."""
 
     id: str
     words: str
@@ -78,6 +76,7 @@ class Tally:
     example: str
     cause: Cause
     now: float
+    since: float
     count: int = 0
     first: float | None = None
     last: float | None = None
@@ -97,9 +96,16 @@ class Tally:
         if hour < HOURS:
             self.hours[HOURS - 1 - hour] += 1
 
+    def merge(self, other: Tally) -> None:
+        """All that another one has counted, at about the same time."""
+        self.count += other.count
+        self.first = min((at for at in (self.first, other.first) if at is not None), default=None)
+        self.last = max((at for at in (self.last, other.last) if at is not None), default=None)
+        self.hours = [own + more for own, more in zip(self.hours, other.hours, strict=True)]
+
     def group(self) -> Group:
         """What was counted."""
-        new = self.first is not None and self.first >= self.now - YOUNG.total_seconds()
+        new = self.first is not None and self.first >= self.since
         first, last, trend = _moment(self.first), _moment(self.last), tuple(self.hours)
         words = (self.id, self.words, self.count, first, last, self.example, self.condition)
         return Group(*words, new, trend, self.cause)
@@ -108,18 +114,23 @@ class Tally:
 class Grouping:
     """Puts failures into groups, newest first: the first of a group is its example."""
 
-    def __init__(self, by: By, now: datetime) -> None:
+    def __init__(self, by: By, now: datetime, since: datetime) -> None:
+        """`now` is in UTC; groups are new whose first failure came at `since` or later."""
         self._key = _KEYS[by]
-        self._now = now.timestamp()
+        self._now, self._since = now.timestamp(), since.timestamp()
         self._tallies: dict[str, Tally] = {}
 
     def tally(self, blamed: Blamed, example: str) -> Tally:
         """Where failures like this one are counted."""
-        id_, words, condition = self._key(blamed)
-        found = self._tallies.get(id_)
+        found = self._tallies.get(self._key(blamed)[0])
         if found is None:
-            found = self._tallies[id_] = Tally(id_, words, condition, example, blamed.cause, self._now)
+            found = self.alone(blamed, example)
+            self._tallies[found.id] = found
         return found
+
+    def alone(self, blamed: Blamed, example: str) -> Tally:
+        """The same for failures that are counted by themselves."""
+        return Tally(*self._key(blamed), example, blamed.cause, self._now, self._since)
 
     def groups(self) -> list[Group]:
         """The groups: the new ones first, and of these the largest."""
@@ -127,9 +138,9 @@ class Grouping:
         return sorted(groups, key=lambda each: (not each.new, -each.count, each.id))
 
 
-def group(jobs: Iterable[Failed], by: By, now: datetime) -> list[Group]:
-    """The jobs in groups, as `Grouping.groups` orders them. `now` is in UTC."""
-    grouping = Grouping(by, now)
+def group(jobs: Iterable[Failed], by: By, now: datetime, since: datetime) -> list[Group]:
+    """The jobs in groups, as `Grouping.groups` orders them. `now` and `since` are as in Grouping."""
+    grouping = Grouping(by, now, since)
     for found in jobs:
         at = found.failed_at
         grouping.tally(found, found.name or found.ref).add(at.timestamp() if at else None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from glassq.mask import masked_text
 from glassq.operations.find import Search, buried_matching, found_in, tubes_of
 from glassq.operations.groups import group
+from glassq.operations.novelty import new_since
 from glassq.queues.base import Job
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def buried_groups(
     """The buried jobs that fit, by cause, handler or source; raises what `buried` raises."""
     _, total = _counted(operations, queue, selection)
     search = Search(buried_matching(operations, queue, selection.filter, progress), selection.limit)
-    groups = tuple(group(search, by, operations.clock()))
+    now = operations.clock()
+    groups = tuple(group(search, by, now, new_since(operations, now)))
     return BuriedGroups(selection.filter.tube or operations.tube, total, by, groups, search.short)
 
 

@@ -179,8 +179,8 @@ def a_delivery(body: bytes = b'{"collection":"timeline","verifyToken":"s3cret"}'
 
 def evidence(message: str = "503 from the API", **fields: Any) -> Evidence:
     values: dict[str, Any] = {"attempt": 1, "outcome": "retry", "error": "HttpError", "duration": 1.5, "host": "here"}
-    at = datetime.now(UTC) - timedelta(minutes=5)
-    return Evidence(message=message, at=at, **{**values, **fields})
+    values["at"] = datetime.now(UTC) - timedelta(minutes=5)
+    return Evidence(message=message, **{**values, **fields})
 
 
 def put(queue: Queue, delivery: Delivery, state: str = "ready") -> int:

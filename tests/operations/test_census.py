@@ -12,6 +12,8 @@ from msgspec.structs import replace
 
 from glassq.delivery import encode
 from glassq.errors import InvalidRequest, Unsupported
+from glassq.ledger.activity import RELOADED, STARTED, Activity
+from glassq.ledger.activity_writer import ActivityWriter
 from glassq.operations import listing
 from glassq.operations.bulk import digest_of
 from glassq.operations.census import Census
@@ -267,3 +269,57 @@ def record(operations: Operations, delivery: str, job: int) -> None:
     ledger = open_ledger(operations.settings.ledger)
     ledger.record(Entry(delivery, "mirror", NOW, "buried", 1, datetime.now(UTC), 0.1, job=str(job)))
     ledger.close()
+
+
+def test_groups_of_very_many_are_made_of_what_was_counted(
+    queue: Queue, census: Census, asked: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bury(queue, "503", "503", "404")
+    bury(queue, "503", source="github")
+    step(census, asked)
+    view = census.snapshot()
+    expected = view.grouped(Filter(newer=3_600.0), "source", "glassq", NOW).groups
+
+    def read(_: object) -> None:
+        raise AssertionError("an entry was read")
+
+    monkeypatch.setattr("glassq.operations.census_view.CensusEntry.failed", property(read))
+    monkeypatch.setattr("glassq.operations.census_view.CensusEntry.age", read)
+    for filter_, counts in {
+        Filter(): [2, 1, 1],
+        Filter(source="github"): [1],
+        Filter(words="404"): [1],
+        Filter(cause=view.groups[0].id): [view.groups[0].count],
+    }.items():
+        assert [group.count for group in view.grouped(filter_, "reason", "glassq", NOW).groups] == counts
+        assert len(view.matching(filter_, NOW)) == sum(counts)
+    assert view.sources == ("github", "mirror")
+    found = view.grouped(Filter(), "source", "glassq", NOW).groups
+    assert [(each.id, each.count, each.first, each.last, each.example) for each in found] == [
+        (each.id, each.count, each.first, each.last, each.example) for each in expected
+    ]
+
+
+def test_what_began_since_the_last_start_is_new(
+    operations: Operations, inspector: Inspector, queue: Queue, census: Census
+) -> None:
+    now = operations.clock()
+    hours = [evidence("503", at=now - timedelta(hours=3)), evidence("404", at=now - timedelta(hours=9))]
+    for failure in hours:
+        put(queue, a_delivery(evidence=(failure,)), "buried")
+
+    def new() -> list[bool]:
+        census.step(inspector)
+        seen = census.snapshot().grouped(Filter(), "reason", "glassq", now).groups
+        listed = listing.buried_groups(operations, inspector, Selection(everything=True), "reason", Silent()).groups
+        assert [group.new for group in seen] == [group.new for group in listed]
+        return [group.new for group in listed]
+
+    assert new() == [False, False]
+    record(operations, "x", 0)
+    writer = ActivityWriter(operations.settings.ledger)
+    for did, ago in ((STARTED, 30), (RELOADED, 4)):
+        at = now - timedelta(hours=ago)
+        writer.add(Activity(id=did, at=at, actor="host-a", via="pool", did=did, ended=at))
+    census = Census(operations)
+    assert new() == [True, False]

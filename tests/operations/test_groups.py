@@ -16,6 +16,7 @@ from glassq.delivery import Delivery, Evidence
 from glassq.operations.groups import group, summary
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
+HOUR_AGO = NOW - timedelta(hours=1)
 TRACEBACK = """Traceback (most recent call last):
   File "/opt/glassq/lib/python3.11/site-packages/glassq/routes.py", line 91, in work
     return finished(self.handler(_copy(delivery), context))
@@ -228,25 +229,25 @@ def test_groups_count_and_name_first_last_and_one_example() -> None:
         Job(failed("no such item 3"), at=sooner),
         Job(failed("no such user 3")),
     ]
-    largest, *others = group(jobs, "reason", NOW)
+    largest, *others = group(jobs, "reason", NOW, HOUR_AGO)
     assert (largest.count, largest.first, largest.last) == (3, sooner, later)
     assert largest.words == "ValueError: no such item …"
     assert largest.example == jobs[0].name
     assert largest.condition == f"cause={largest.id}"
     assert {(each.count, each.example) for each in others} == {(1, "9"), (1, jobs[4].name)}
     assert [(each.first, each.last) for each in others if each.example == "9"] == [(None, None)]
-    assert group([], "reason", NOW) == []
+    assert group([], "reason", NOW, HOUR_AGO) == []
 
 
-def test_groups_that_began_within_the_hour_are_new_and_come_first() -> None:
+def test_groups_that_are_new_come_first() -> None:
     old = [Job(failed("no such item 1"), at=NOW - timedelta(hours=hours)) for hours in (30, 5, 5)]
     young = [Job(failed("no such user 1"), at=NOW - timedelta(minutes=minutes)) for minutes in (59, 1)]
     # the clock of another host is ahead
     young.append(Job(failed("no such user 1"), at=NOW + timedelta(minutes=2)))
-    first, second = group([*old, *young[:1]], "reason", NOW)
+    first, second = group([*old, *young[:1]], "reason", NOW, HOUR_AGO)
     assert (first.new, first.count, second.new, second.count) == (True, 1, False, 3)
     assert (second.trend[-6], sum(second.trend)) == (2, 2)
-    assert group(young, "reason", NOW)[0].trend[-1] == 3
+    assert group(young, "reason", NOW, HOUR_AGO)[0].trend[-1] == 3
     assert first.document()["trend"] == [0] * 23 + [1]
     assert "cause" not in first.document()
 
@@ -257,11 +258,11 @@ def test_groups_by_handler_and_source_are_named_by_these() -> None:
         Job(failed(), handler="app:b", source="push"),
         Job(failed(), handler="app:a"),
     ]
-    assert [(each.id, each.count, each.condition) for each in group(jobs, "handler", NOW)] == [
+    assert [(each.id, each.count, each.condition) for each in group(jobs, "handler", NOW, HOUR_AGO)] == [
         ("app:a", 2, "handler=app:a"),
         ("app:b", 1, "handler=app:b"),
     ]
-    assert [(each.id, each.count) for each in group(jobs, "source", NOW)] == [("mirror", 2), ("push", 1)]
+    assert [(each.id, each.count) for each in group(jobs, "source", NOW, HOUR_AGO)] == [("mirror", 2), ("push", 1)]
 
 
 def test_a_status_points_to_the_causes_where_there_are_several() -> None:

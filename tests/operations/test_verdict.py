@@ -31,11 +31,13 @@ class Blamed:
 
 def census(*groups: tuple[str, int, timedelta]) -> CensusView:
     """Groups, by message, of so many that began so long ago."""
-    grouping = Grouping("reason", NOW)
+    grouping = Grouping("reason", NOW, NOW - timedelta(hours=1))
     for message, count, ago in groups:
         for _ in range(count):
             grouping.tally(Blamed(message), "x").add((NOW - ago).timestamp())
-    return CensusView((), tuple(grouping.groups()), {"glassq": sum(count for _, count, _ in groups)}, NOW, True)
+    return CensusView(
+        (), {}, tuple(grouping.groups()), {"glassq": sum(count for _, count, _ in groups)}, NOW, NOW, True
+    )
 
 
 def status(*hints: Hint, **changes: Any) -> SystemStatus:
