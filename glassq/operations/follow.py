@@ -114,12 +114,15 @@ def recorded(entry: Entry) -> Recorded:
 
 
 def latest(operations: Operations, columns: Mapping[str, str], count: int) -> tuple[list[Entry], str]:
-    """The latest entries with these values of `state`, `source` and `tube`, the latest last; and why there are none.
+    """The latest entries with these values of `state`, `source` and `tube` ("": any), the latest last.
 
-    Raises LedgerError and SettingsError.
+    With them why there are none; "" where the ledger could be read.
     """
-    with operations.ledger() as ledger:
-        return ledger.since(None, {name: value for name, value in columns.items() if value}, count), ledger.absent
+    try:
+        with operations.ledger() as ledger:
+            return ledger.since(None, {name: value for name, value in columns.items() if value}, count), ledger.absent
+    except (LedgerError, SettingsError) as error:
+        return [], str(error)
 
 
 def said(entry: Entry) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from glassq.console.request import Page
-from glassq.errors import InvalidRequest, LedgerError, SettingsError
+from glassq.errors import InvalidRequest
 from glassq.operations import follow
 
 if TYPE_CHECKING:
@@ -21,11 +21,7 @@ def live(console: Console, request: PageRequest) -> Answer:
     asked = {name: request.params.get(name, "").strip() for name in ("state", "source", "tube")}
     if asked["state"] and asked["state"] not in follow.STATES:
         raise InvalidRequest(f"there is no state {asked['state']}; there are: {', '.join(follow.STATES)}")
-    entries, note = [], ""
-    try:
-        entries, note = follow.latest(console.operations_for(request.actor), asked, LATEST)
-    except (LedgerError, SettingsError) as error:
-        note = str(error)
+    entries, note = follow.latest(console.operations_for(request.actor), asked, LATEST)
     options = "".join(f" --{name} {value}" for name, value in asked.items() if value)
     values = {
         "rows": [(entry, follow.said(entry)) for entry in reversed(entries)],
