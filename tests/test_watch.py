@@ -17,6 +17,7 @@ from glassq.cli.main import COMMANDS
 from glassq.queues.postgres.gauges import gauges
 from glassq.queues.sqs import facts as sqs_facts
 from glassq.queues.sqs.looking import SqsQueue
+from glassq.queues.swf import facts as swf_facts
 from tests.conftest import ROOT, free_port, wait_for
 from tests.intake.conftest import Web
 from tests.intake.mutations import pings, sections
@@ -117,6 +118,8 @@ METRICS: dict[str, dict[str, tuple[str, ...]]] = {
     "glassq_queue_oldest_transaction_seconds": {},
     "glassq_queue_in_flight": {},
     "glassq_queue_retention_seconds": {},
+    "glassq_queue_open_executions": {},
+    "glassq_queue_undecided": {},
     # Prometheus's own
     "up": {},
     "ALERTS": {"alertname": (), "alertstate": ("firing", "pending")},
@@ -198,7 +201,8 @@ def test_glassq_tells_what_alerts_and_dashboard_ask_for(tmp_path: Path, beanstal
     postgres = {gauge.name for gauge in gauges(WELL)} - {"glassq_queue_connections"}
     # so many rows lie on the shelf as glassq_jobs has buried ones, and far delayed ones
     sqs = {gauge.name for gauge in sqs_facts.gauges([SqsQueue("glassq")], 0)} - {"glassq_queue_shelf_rows"}
-    others = postgres | sqs
+    swf = {gauge.name for gauge in swf_facts.gauges_of(0, 0)}
+    others = postgres | sqs | swf
     assert others <= METRICS.keys()
     ours = {name: known for name, known in METRICS.items() if name.startswith("glassq_") and name not in others}
     assert {name: set(found) for name, found in labels.items()} == {name: set(known) for name, known in ours.items()}

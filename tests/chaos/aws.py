@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tests.queues.sqs.faults import GIVEN_BACK
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tests.queues.aws.faults import AwsFaults
     from tests.queues.aws.pool import AwsPool
@@ -135,12 +137,15 @@ def _judge(service: AwsService, pool: AwsPool, sent: list[str], report: AwsRepor
     for delivery in sent:
         if done[delivery] + buried[delivery] > 1:
             causes = done_to.get(delivery, {})
-            # most likely first
-            cause = next(iter(sorted(causes, key=lambda what: -causes[what])), "")
-            if not cause and delivery in killed_over:
-                cause = KILLED
-            report.twice[cause or "unexplained"] += 1
+            report.twice[_cause(causes, delivery in killed_over)] += 1
     report.calls = service.calls()
+
+
+def _cause(causes: Mapping[str, int], killed: bool) -> str:
+    """Why it was worked twice: the most likely of what was done to it."""
+    likely = sorted((what for what in causes if what != GIVEN_BACK), key=lambda what: -causes[what])
+    more = [KILLED] * killed + [f"a child was killed: {GIVEN_BACK}"] * (GIVEN_BACK in causes)
+    return [*likely, *more, "unexplained"][0]
 
 
 def main(run_in: Callable[[Path, int, int, bool], AwsReport], words: str | None) -> int:

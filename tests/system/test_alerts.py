@@ -59,6 +59,8 @@ WELL = {
     'glassq_queue_idle_slots_bytes{job="glassq-pool", instance="a:9465"}': "0x400",
     'glassq_queue_in_flight{job="glassq-pool", instance="a:9465"}': "40x400",
     'glassq_queue_retention_seconds{job="glassq-pool", instance="a:9465"}': "1209600x400",
+    'glassq_queue_open_executions{job="glassq-pool", instance="a:9465"}': "900x400",
+    'glassq_queue_undecided{job="glassq-pool", instance="a:9465"}': "3x400",
 }
 # What is otherwise (the metric, with as many of its labels as it takes: other values), and what fires then.
 BAD: list[tuple[dict[str, str], set[str]]] = [
@@ -108,6 +110,8 @@ BAD: list[tuple[dict[str, str], set[str]]] = [
     ({"glassq_queue_idle_slots_bytes": "2000000000x400"}, {"GlassqIdleSlot"}),
     ({"glassq_queue_in_flight": "100000x400"}, {"GlassqSqsInFlight"}),
     ({"glassq_queue_retention_seconds": "345600x400"}, {"GlassqSqsRetention"}),
+    ({"glassq_queue_open_executions": "80000x400"}, {"GlassqSwfFull"}),
+    ({"glassq_queue_undecided": "9000x400"}, {"GlassqSwfUndecided"}),
     ({"glassq_binlog_files": "50x400"}, set()),
     ({"glassq_binlog_files": "50x400", "glassq_jobs{state=buried": "1x400"}, {"GlassqBuried", "GlassqBinlogPinned"}),
 ]  # fmt: skip

@@ -85,7 +85,9 @@ class SwfInspector(SingleCalls):
     def facts(self, tubes: Sequence[str], *, job_size: int = 0, thorough: bool = False) -> Iterator[Fact]:
         if self._changer.refused is not None:
             yield self.explain(self._changer.refused)
-        found = facts.of_domain(self._client, self._left, job_size)
+        if thorough:
+            yield from facts.of_place(self._client, job_size)
+        found = facts.of_domain(self._client, self._left)
         yield from (fact for fact in found if thorough or fact.ok is False)
 
     def explain(self, error: QueueError) -> Fact:

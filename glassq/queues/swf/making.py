@@ -17,8 +17,8 @@ from glassq.queues.swf.versions import DECIDERS, NEWEST
 if TYPE_CHECKING:
     from glassq.queues.swf.client import SwfClient
 
-# How long the service keeps the histories of what is closed, in days: the most it can.
-RETENTION = "90"
+# How long the service keeps the histories of what is closed, in days. Each costs something; 90 were the most.
+RETENTION = "7"
 _ACTIVITY = f"{TYPE} activity"
 # A domain that was just made is known everywhere after some seconds.
 _SOON = 10.0
@@ -28,6 +28,7 @@ _ACTIONS = (
     *("PollForDecisionTask", "RespondDecisionTaskCompleted", "PollForActivityTask", "RecordActivityTaskHeartbeat"),
     *("RespondActivityTaskCompleted", "RespondActivityTaskFailed", "GetWorkflowExecutionHistory"),
     *("ListOpenWorkflowExecutions", "ListClosedWorkflowExecutions", "CountPendingActivityTasks"),
+    *("CountOpenWorkflowExecutions", "CountPendingDecisionTasks"),
     *("DescribeDomain", "DescribeWorkflowType", "DescribeActivityType"),
 )
 # What an answer to PollForDecisionTask may hold is asked for as well (IAM and SWF: decisions are pseudo actions).

@@ -68,7 +68,9 @@ def advice(settings: Settings, error: QueueError) -> str:
 
 def remarks(settings: Settings) -> Iterator[str]:
     """See `glassq.queues.remarks`."""
-    yield from ()
+    from glassq.queues.swf.remarks import remarks
+
+    return remarks(settings)
 
 
 def _client(settings: Settings, url: QueueUrl | None = None) -> SwfClient:

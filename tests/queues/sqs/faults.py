@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from tests.queues.aws.faults import AwsFaults
 
+# What is noted of a message that is given out while there are two of it: harmless, unless who sent the second one died.
+GIVEN_BACK = "it was sent anew to be given back, and the old one not deleted yet"
+
 
 class Faults(AwsFaults, frozen=True):
     """Beside what any service does, as likely as they say: from 0 to 1.

@@ -29,7 +29,7 @@ from moto.sqs.models import sqs_backends
 from moto.sqs.responses import SQSResponse
 
 from tests.queues.aws.front import Front, error, is_gone, serve
-from tests.queues.sqs.faults import Faults
+from tests.queues.sqs.faults import GIVEN_BACK, Faults
 
 if TYPE_CHECKING:
     import socket
@@ -54,6 +54,8 @@ _METHODS = {
     "GetQueueUrl": "get_queue_url",
     "GetQueueAttributes": "get_queue_attributes",
 }
+# In the attribute of a message that takes the place of another one of the same form.
+_ANEW = '"ref"'
 # How often a long poll looks for what becomes visible by itself, in seconds.
 _TICK = 0.05
 
@@ -67,6 +69,8 @@ class HostileFront(Front[Faults]):
         super().__init__(Faults())
         self._moto = moto
         self._waiting: Counter[str] = Counter()
+        # texts of messages that were sent anew to be given back, until one of their messages is deleted
+        self._twins: set[str] = set()
 
     # -- what tests ask ---------------------------------------------------------------------------------------------
 
@@ -142,6 +146,8 @@ class HostileFront(Front[Faults]):
             if refused is not None:
                 return refused
             answer = self._pass_on(action, asked, environ)
+            if action in _PUTS:
+                self._twins.update(text for text, story in _sent(asked) if _ANEW in story)
             self.changed.notify_all()
             return answer
 
@@ -181,6 +187,8 @@ class HostileFront(Front[Faults]):
                 return 200, b"{}"
             if action == "DeleteMessage" and message.visible:
                 self.note([message.body], "its lease had ended")
+            if action == "DeleteMessage":
+                self._twins.discard(message.body)
         return None
 
     def _receive(self, asked: dict[str, Any], environ: Environ, client: socket.socket) -> Answer:
@@ -202,9 +210,12 @@ class HostileFront(Front[Faults]):
             if queue is not None and self.random.random() < self.faults.reorder:
                 self.random.shuffle(queue._messages)
             answer = self._pass_on("ReceiveMessage", asked, environ)
-            if b'"Messages"' not in answer[1]:
+            given = self.concerned("ReceiveMessage", asked, answer)
+            if not given:
                 self.calls["receives of nothing"] += 1
-            elif queue is not None and self.random.random() < self.faults.again:
+            if twins := [text for text in given if text in self._twins]:
+                self.note(twins, GIVEN_BACK)
+            if given and queue is not None and self.random.random() < self.faults.again:
                 self._show_again(queue, answer[1])
             return answer
 
@@ -264,6 +275,12 @@ def _queue(name: str) -> Queue | None:
 def _of_handle(asked: dict[str, Any], handle: str) -> Message | None:
     queue = _queue(str(asked.get("QueueUrl", "")).rpartition("/")[2])
     return next((found for found in queue._messages if found.had_receipt_handle(handle)), None) if queue else None
+
+
+def _sent(asked: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The text of each message that is sent, and its attribute of ours."""
+    for message in asked.get("Entries", [asked]):
+        yield message.get("MessageBody", ""), str(message.get("MessageAttributes", {}).get("glassq", ""))
 
 
 def _refused(status: int, code: str, message: str) -> Answer:
