@@ -38,6 +38,7 @@ COMMANDS = {
         "glassq.cli.commands.status:status",
         "What waits, what is worked, what lies buried; is it safe on disk?",
     ),
+    "top": ("glassq.cli.commands.top:top", "The same and more at one glance, every two seconds."),
     "doctor": ("glassq.cli.commands.doctor:doctor", "What is wrong with this installation, and what to do about it."),
     "queues": (
         "glassq.cli.commands.queues:queues",
@@ -61,6 +62,7 @@ COMMANDS = {
     "schedules": ("glassq.cli.commands.schedules:schedules", "What is put by the clock: next, last, outcome, run now."),
     "sources": ("glassq.cli.commands.sources:sources", "Who may send pings, how that goes, and why one is refused."),
     "ping": ("glassq.cli.commands.ping:ping", "Send a signed sample, as a source's sender would."),
+    "console": ("glassq.cli.commands.console:console", "The web console: what is wrong, and what mends it."),
     "routes": ("glassq.cli.commands.routes:routes", "Which handler gets what; where a saved ping would go."),
     "put": ("glassq.cli.commands.put:put", "Put a file, or standard input, as a delivery."),
     "activity": ("glassq.cli.commands.activity:activity", "Who did what: operators, and the pool's starts."),
@@ -86,11 +88,13 @@ COMMANDS = {
 SECTIONS = {
     "Look": (
         "status",
+        "top",
         "doctor",
         "buried",
         "show",
         "tail",
         "activity",
+        "console",
         "sources",
         "routes",
         "queues",
