@@ -38,6 +38,7 @@ COMMANDS = {
         "glassq.cli.commands.status:status",
         "What waits, what is worked, what lies buried; is it safe on disk?",
     ),
+    "top": ("glassq.cli.commands.top:top", "The same and more at one glance, every two seconds."),
     "doctor": ("glassq.cli.commands.doctor:doctor", "What is wrong with this installation, and what to do about it."),
     "queues": (
         "glassq.cli.commands.queues:queues",
@@ -86,6 +87,7 @@ COMMANDS = {
 SECTIONS = {
     "Look": (
         "status",
+        "top",
         "doctor",
         "buried",
         "show",

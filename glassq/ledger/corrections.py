@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from glassq.database.engine import reason_of
-from glassq.ledger.schema import deliveries, open_for_writing, parse_url
+from glassq.ledger.schema import activities, deliveries, open_for_writing, parse_url
 from glassq.ledger.version import unwritable
 
 if TYPE_CHECKING:
@@ -77,11 +77,19 @@ class Corrections:
         """
         names = list(deliveries)
         removed = self._transact(lambda connection: _forget(connection, names)) if names else 0
-        if removed and self._engine is not None and self._engine.dialect.name == "sqlite":
-            # else the pages as they were stay in the -wal file
+        self._overwrite(removed)
+        return removed
+
+    def unnamed(self, labels: Iterable[tuple[str, str]]) -> None:
+        """That something was done is kept, but not for which of these labels (name, value)."""
+        told = [f"{name}={value}" for name, value in labels]
+        self._overwrite(self._transact(lambda connection: _unname(connection, told)))
+
+    def _overwrite(self, changed: int) -> None:
+        """The pages as they were do not stay in SQLite's -wal file."""
+        if changed and self._engine is not None and self._engine.dialect.name == "sqlite":
             with closing(self._engine.raw_connection()) as connection, suppress(sqlite3.Error):
                 connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return removed
 
     def held(self, deliveries: Iterable[tuple[str, str, str]]) -> None:
         """These open deliveries (id, job, tube) are in other jobs from now on."""
@@ -107,8 +115,22 @@ class Corrections:
             raise unwritable(self._url, reason_of(error)) from None
 
 
-def _forget(connection: Connection, names: list[str]) -> int:
+def _unname(connection: Connection, told: list[str]) -> int:
+    _delete_securely(connection)
+    changed = 0
+    for text in told:
+        columns = (activities.c.command, activities.c.filter, activities.c.note)
+        named = sa.or_(*(column.contains(text, autoescape=True) for column in columns))
+        changed += connection.execute(activities.update().where(named).values(command="", filter="", note="")).rowcount
+    return changed
+
+
+def _delete_securely(connection: Connection) -> None:
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA secure_delete = ON").close()
+
+
+def _forget(connection: Connection, names: list[str]) -> int:
+    _delete_securely(connection)
     # one by one, as not every driver counts the rows of many at once
     return sum(connection.execute(_FORGOTTEN, {"which": name}).rowcount for name in names)

@@ -144,6 +144,7 @@ def carry_out(operations: Operations, queue: Inspector, plan: ForgetPlan, progre
     try:
         with ExitStack() as opened:
             forgetter.open(opened)
+            forgetter.commands(plan.wanted)
             jobs = frozenset(job.delivery for job in plan.chosen if job.delivery)
             forgetter.rows(plan.rows, jobs, progress)
             forgetter.jobs(plan.chosen, progress)
@@ -178,6 +179,11 @@ class Forgetter:
         with self.operations.ledger() as ledger:
             if not ledger.absent:
                 self._ledger = opened.enter_context(Corrections(self.operations.settings.ledger))
+
+    def commands(self, asked: Filter) -> None:
+        """What was done for these labels before, in the ledger. Raises LedgerError."""
+        if self._ledger is not None:
+            self._ledger.unnamed(asked.labels)
 
     def rows(self, ids: Iterable[str], jobs: frozenset[str], progress: Progress) -> None:
         """From the ledger, with the bodies of those that have no job any more. Raises LedgerError and Stopped."""

@@ -130,6 +130,20 @@ def test_of_a_delivery_that_left_the_queue_the_ledger_shows_what_it_was_masked(c
         assert "s3cret" not in printed
 
 
+def test_of_a_delivery_that_is_done_it_tells_which_attempts_failed_masked(cli: Cli) -> None:
+    told = evidence("503 from the API, token=s3cret-4711", attempt=1, traceback="in store, password=s3cret-4712")
+    cli.record(a_delivery(id=ID), "done", result="stored", story=(told,))
+    found = cli("show", ID, "--json").json
+    (failure,) = found["delivery"]["evidence"]
+    assert (failure["attempt"], failure["error"], failure["host"]) == (1, "HttpError", "here")
+    assert "story" not in found["ledger"]
+    said = cli("show", ID).out
+    assert "attempt 1: retry" in said
+    assert "503 from the API" in said
+    assert "in store" in said
+    assert "s3cret" not in said + str(found)
+
+
 def test_a_prefix_of_several_deliveries_is_ambiguous(queue: Queue, cli: Cli) -> None:
     put(queue, a_delivery(id=ID))
     put(queue, a_delivery(id=ID[:-1] + "2"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,7 @@ from glassq.bodies.waiting import WaitingBodies
 from glassq.errors import InvalidRequest, SearchIncomplete
 from glassq.journal import Journal, JournalRecord
 from glassq.ledger import Entry, open_ledger
-from glassq.operations import archive, archive_file, forget
+from glassq.operations import activity, archive, archive_file, forget
 from glassq.operations.filters import Selection
 from glassq.operations.progress import Silent
 from glassq.operations.result import Did
@@ -23,7 +24,6 @@ from tests.operations.conftest import StopsAt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from glassq.bodies import BodyStore
     from glassq.delivery import Delivery
@@ -70,6 +70,22 @@ def forgotten(operations: Operations, queue: Inspector, *conditions: str, extra:
     asked = forget.wanted(conditions, None)
     plan = forget.plan(operations, queue, asked, Silent(), extra)
     return forget.carry_out(operations, queue, plan, Silent())
+
+
+def test_it_is_kept_that_something_was_done_but_not_for_whom(operations: Operations, inspector: Inspector) -> None:
+    record(operations, of("cus_1"))
+    log = operations.activities(Silent())
+    log.record("kick", command="glassq kick --where label.customer=cus_1", filter_="label.customer=cus_1")
+    log.record("put", command="glassq put --label customer=cus_1")
+    log.record("pause", command="glassq pause", filter_="label.customer=cus_2")
+    forgotten(operations, inspector, "label.customer=cus_1")
+    assert [(each.did, each.command, each.filter) for each in activity.newest(operations)] == [
+        ("pause", "glassq pause", "label.customer=cus_2"),
+        ("put", "", ""),
+        ("kick", "", ""),
+    ]
+    directory = Path(str(operations.settings.ledger.url).removeprefix("sqlite:///")).parent
+    assert not [path for path in directory.glob("ledger.db*") if b"cus_1" in path.read_bytes()]
 
 
 def bodies(inspector: Inspector) -> list[bytes]:

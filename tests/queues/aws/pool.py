@@ -36,6 +36,9 @@ max_lost = 1000
 backoff = "1s"
 backoff_cap = "2s"
 max_jobs = 100000
+# a lease is longer than it
+deadline = "{ttr}s"
+grace = "5s"
 [[routes]]
 source = "chaos"
 handler = "written:handle"

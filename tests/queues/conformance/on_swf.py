@@ -113,6 +113,8 @@ class SwfEngine(Engine):
         return PatientInspector(self._client(port, timeout), self.wait_decided, lease=lease)
 
     def job(self, inspector: Inspector, ref: str) -> Job:
+        # each decision leaves events, which people see
+        self.wait_decided()
         found = inspector.get(ref)
         if found.state != "reserved":
             return found

@@ -1,0 +1,146 @@
+"""The commands on Amazon SWF: all states can be seen and decided on; everything moves there and back."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glassq.delivery import Delivery, decode, encode
+from glassq.queues.beanstalk.protocol import JobStats
+from tests.cli.conftest import Cli, a_delivery, evidence
+from tests.cli.conftest import put as raw_put
+from tests.conftest import Beanstalkd, Process, wait_for
+from tests.queues.raw import open_queue
+from tests.queues.swf.faults import Faults
+from tests.queues.swf.service import CREDENTIALS, REGION, SwfService
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
+
+    from glassq.queues.base import State
+    from tests.queues.raw import Queue
+
+ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "json:loads"\n[worker.queues.slow]\n'
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwfService]:
+    with SwfService(tmp_path_factory.mktemp("swf"), poll=0.2) as made:
+        yield made
+
+
+@pytest.fixture
+def url(service: SwfService) -> str:
+    """A domain that is not there yet."""
+    return f"swf://{REGION}/d{secrets.token_hex(6)}?endpoint={service.endpoint()}&poll=1"
+
+
+@pytest.fixture
+def swf(url: str, tmp_path: Path) -> Cli:
+    made = Cli(tmp_path, url, dict(CREDENTIALS))
+    made.configure(ROUTE)
+    assert made("queue", "init").code == 0
+    return made
+
+
+def put(cli: Cli, *more: str) -> str:
+    """The id of a delivery that is put."""
+    (cli.directory / "body").write_text('{"collection": "timeline"}')
+    said = cli("put", str(cli.directory / "body"), "--source", "mirror", "--no-check", *more)
+    assert said.code == 0, said.err
+    return said.out.strip()
+
+
+def counts(cli: Cli, tube: str = "glassq") -> dict[str, int]:
+    tubes = cli("status", "--json").json["queue"]["tubes"]
+    found = next((each for each in tubes if each["name"] == tube), {})
+    return {state: found.get(state, 0) for state in ("ready", "delayed", "buried")}
+
+
+def buried(message: str = "no such photo") -> Delivery:
+    return a_delivery(evidence=(evidence(message),), buried=message)
+
+
+def test_what_waits_can_be_seen_and_decided_on_before_anybody_decides_for_it(swf: Cli) -> None:
+    """No pool runs here: an operator sees what the history says, and what is changed is changed at once."""
+    ready, late = put(swf), put(swf, "--delay", "2h")
+    assert counts(swf) == {"ready": 1, "delayed": 1, "buried": 0}
+    assert "ready" in swf("show", ready).out
+    assert swf("bury", ready).code == 0
+    assert swf("bury", late).code == 0
+    assert counts(swf) == {"ready": 0, "delayed": 0, "buried": 2}
+    assert swf("kick", late).code == 0
+    assert counts(swf) == {"ready": 1, "delayed": 0, "buried": 1}
+    assert swf("delete", ready, "--yes").code == 0
+    shown = swf("show", late)
+    assert (shown.code, "ready" in shown.out) == (0, True), shown
+    assert swf("show", ready).code == 1
+    assert swf("pause", "glassq", "--for", "10m").code == 0
+    assert "paused" in swf("status").out
+    assert swf("resume", "glassq").code == 0
+
+
+def test_everything_moves_to_swf_and_back_though_the_service_is_hostile(
+    cli: Cli, queue: Queue, service: SwfService, url: str
+) -> None:
+    cli.env.update(CREDENTIALS)
+    told: dict[State, Delivery] = {"ready": a_delivery(), "delayed": a_delivery(), "buried": buried()}
+    for state, each in told.items():
+        raw_put(queue, each, state)
+    elsewhere = [a_delivery() for _ in range(5)]
+    for each in elsewhere:
+        queue.put(encode(each), tube="glassq.queue.gone")
+    said = cli("move", "--to-engine", url, "--yes")
+    assert (said.code, "queue init" in said.err) == (78, True), said
+    assert cli("queue", "init", "--url", url).code == 0
+    service.set(Faults(seed=3, late=0.05, throttle=0.1, broken=0.05, cut=0.02, cut_before=0.05))
+    try:
+        for way in ("--to-engine", "--from-engine"):
+            moved = 0
+            for _ in range(20):
+                # a service that does not answer ends it, and the same command goes on
+                there = cli("move", way, url, "--yes", "--json")
+                assert there.code in (0, 69), there
+                moved += there.json["sums"].get("moved", 0)
+                if not there.code:
+                    break
+            # one whose answer was cut off is moved, and not counted
+            assert moved <= 8
+            if way == "--to-engine":
+                assert not any(ids(queue, tube) for tube in ("glassq", "glassq.queue.gone"))
+                service.set()
+    finally:
+        service.set()
+    tubes = ("glassq", "glassq.queue.gone")
+    found = {state: set.union(*(ids(queue, tube, {state}) for tube in tubes)) for state in told}
+    assert found["ready"] == {told["ready"].id, *(each.id for each in elsewhere)}
+    assert (found["delayed"], found["buried"]) == ({told["delayed"].id}, {told["buried"].id})
+
+
+def test_what_comes_to_swf_meanwhile_follows(swf: Cli, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    beanstalkd = Beanstalkd(tmp_path / "other", options=("-f0",))
+    first = put(swf)
+    arguments = ["--config", str(swf.file), "move", "--follow", "--yes", "--to-engine", beanstalkd.url]
+    moving = Process(arguments, swf.directory / "move.log", forks="glassq", env={**os.environ, **CREDENTIALS})
+    other = open_queue(beanstalkd.settings)
+    try:
+        wait_for(lambda: ids(other, "glassq") == {first}, "the first one to be moved")
+        second = put(swf)
+        wait_for(lambda: ids(other, "glassq") == {first, second}, "what came meanwhile to be moved")
+    finally:
+        ended = moving.end(signal.SIGINT)
+        other.close()
+        beanstalkd.stop()
+    assert ended == 0, moving.output()
+    assert counts(swf) == {"ready": 0, "delayed": 0, "buried": 0}
+
+
+def ids(queue: Queue, tube: str, states: Collection[State] = ("ready", "delayed", "buried")) -> set[str]:
+    jobs = queue.scan(frozenset(states), tube)
+    return {decode(queue.peek(each.id).body).id for each in jobs if isinstance(each, JobStats)}
