@@ -309,6 +309,9 @@ document.addEventListener("selectionchange", showFrozen);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 
 theme();
+// on a phone the names of the pages are wider than the screen
+const nav = $(".nav"), page = $(".nav [aria-current]");
+if (page) nav.scrollLeft = page.offsetLeft - (nav.clientWidth - page.offsetWidth) / 2;
 ahead = clockOf(document) - Date.now();
 for (const section of $$("[data-live]")) section.source = section.innerHTML;
 prepare();
