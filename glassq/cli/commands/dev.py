@@ -139,10 +139,11 @@ def _sources(directory: Path) -> dict[str, dict[str, object]]:
 
 
 def _tasks(directory: Path) -> dict[str, dict[str, object]]:
-    """Queues, names and the server of tasks."""
+    """Queues, names and the server of tasks; where glassq-console would listen beside those that are started here."""
     push: dict[str, object] = {"queue_yaml": "queue.yaml", "names": f"sqlite:///{url_path(directory)}/task-names.db"}
     try:
-        return {"push": push, "tasks": {"bind": Bind(f"unix:{directory}/tasks.sock")}}
+        tasks, console = (Bind(f"unix:{directory}/{name}.sock") for name in ("tasks", "console"))
+        return {"push": push, "tasks": {"bind": tasks}, "console": {"bind": console}}
     except ValueError:
         # too deep for a socket
         return {"push": push}
