@@ -58,7 +58,7 @@ example: $(DEV) ## run an App Engine program on glassq: taskqueue.add, and an HT
 	$(missing)
 
 demo: $(READY) $(if $(filter postgres,$(ENGINE)),$(POSTGRES)) ## run everything on this machine: simulated Glass users share photos, glassq stores them (ENGINE=postgres)
-	@$(BIN)/glassq demo $(if $(ENGINE),--engine $(ENGINE)) $(DEMO_ARGS)
+	@$(BIN)/glassq demo $(if $(ENGINE),--engine $(ENGINE)) $$([ ! -t 1 ] || echo --keep) $(DEMO_ARGS)
 	$(missing)
 
 # Tests of real processes wait, too: six at a time on two cores. What failed is run again, alone, and

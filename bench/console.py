@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 import backlog
 import servers
 from measure import PAUSE, compared, say
+from msgspec.structs import replace
 
 from glassq import delivery as envelope
 from glassq.delivery import Evidence
@@ -93,11 +94,7 @@ def _failed(number: int, now: datetime) -> bytes:
     failure = Evidence(attempt=1, outcome="bury", error="HttpError", message=words, at=at, duration=0.1, host="a")
     ping = json.dumps({"collection": "timeline", "itemId": f"item-{number}", "userToken": f"user-{number}"}).encode()
     made = envelope.new("mirror", ping, {"collection": "timeline", "operation": "INSERT"})
-    return envelope.encode(envelope.Delivery(**{**_fields(made), "buried": words, "evidence": (failure,)}))
-
-
-def _fields(made: envelope.Delivery) -> dict[str, object]:
-    return {name: getattr(made, name) for name in made.__struct_fields__}
+    return envelope.encode(replace(made, buried=words, evidence=(failure,)))
 
 
 def record(file: Path, rows: int) -> None:

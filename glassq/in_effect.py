@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 log = logger("glassq")
 
 TASK_SERVER = "glassq-tasks"
-PROGRAMS = ("glassq-web", "glassq-worker", TASK_SERVER)
+CONSOLE = "glassq-console"
+PROGRAMS = ("glassq-web", "glassq-worker", TASK_SERVER, CONSOLE)
 # The parent of systemd's runtime directories.
 RUN = Path("/run")
 _NAME = "in-effect.json"

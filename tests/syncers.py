@@ -150,7 +150,9 @@ def prover_beside(url: str) -> SyncerProver | None:
 def queue_section(url: str) -> str:
     """The section [queue] of a glassq.toml."""
     syncer = f'syncer = "{beside(url)}"\n' if beside(url) else ""
-    return f'[queue]\nurl = "{url}"\n{syncer}'
+    # a service of Amazon's that Python serves takes its time on a busy machine
+    timeout = 'timeout = "20s"\n' if url.startswith(("sqs:", "swf:")) else ""
+    return f'[queue]\nurl = "{url}"\n{timeout}{syncer}'
 
 
 def _fork_syncers(lifeline: int) -> None:

@@ -116,6 +116,8 @@ def _readers(stack: Stack, tasks_before: Door | None, changed: list[Path]) -> li
     # one that was just started has read all; queue.yaml is its file, too
     if tasks_before is not None and tasks_before is stack.tasks_door and any(path.suffix != ".py" for path in changed):
         programs.append("tasks")
+    if stack.console_door is not None and stack.config in changed:
+        programs.append("console")
     return programs
 
 

@@ -14,6 +14,7 @@ import click
 from glassq.cli.app import App
 from glassq.cli.output import line
 from glassq.errors import GlassqError, SettingsError
+from glassq.operations.words import span
 from glassq.sources.signer import open_signer
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 # By these, curl would ask a proxy for this machine. It reads HTTP_PROXY in small letters only.
 PROXIES = ("http_proxy", "all_proxy", "ALL_PROXY")
 
+# How long the link of the console works: whoever has just started this may be slow to look.
+LINK_LIFE = 600.0
 # The first ping of a new user, and where its token stands: in the header Authorization.
 BEARER = "bearer"
 OWN_BODY = '{"event": "hello", "from": "me"}'
@@ -37,6 +40,16 @@ def say_ready(stack: Stack, settings: Settings, why_no_tasks: str) -> None:
     say_tasks(stack, why_no_tasks)
     say_sources(stack, settings, settings.sources)
     click.echo(f"       {glassq_for(stack.config)} status")
+
+
+def say_console(stack: Stack, why_not: str) -> None:
+    """Where the console is, with a link that signs in."""
+    if why_not:
+        click.echo(f"console: glassq-console does not run: {line(why_not)}")
+    elif link := stack.console_link(LINK_LIFE):
+        port = stack.console_door.url.rpartition(":")[2] if stack.console_door else ""
+        again = f"{glassq_for(stack.config)} console --link {port}"
+        click.echo(f"console: {link}\n       (once, within {span(LINK_LIFE)}; another: {again})")
 
 
 def say_tasks(stack: Stack, why_not: str) -> None:

@@ -155,7 +155,7 @@ def _write(console: Console, answer: Answer, request: PageRequest, req: falcon.R
     elif isinstance(answer, Page):
         resp.status = answer.status
         if req.context.twin:
-            resp.content_type, resp.text = JSON, to_json(answer.document) + "\n"
+            resp.content_type, resp.text = JSON, to_json(_document(answer)) + "\n"
         else:
             _html(resp, _page(console, answer, request, _actor(console, req)), req)
     else:
@@ -164,6 +164,10 @@ def _write(console: Console, answer: Answer, request: PageRequest, req: falcon.R
             resp.downloadable_as = answer.file
     if renewed:
         resp.append_header("Set-Cookie", renewed)
+
+
+def _document(answer: Page) -> object:
+    return answer.document() if callable(answer.document) else answer.document
 
 
 def _page(console: Console, answer: Page, request: PageRequest, actor: Actor | None) -> str:

@@ -52,15 +52,18 @@ class Console:
         self,
         settings: Settings,
         config: str | None = None,
+        confined: bool = False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`config` is the settings file as --config names it, for commands that can be copied.
+        """`config` is the settings file as --config names it, for commands that can be copied; `confined` as in
+        Operations.
 
         Raises SettingsError where the key cannot be used.
         """
         self.settings = settings
         self.clock = clock
         self._config = config
+        self._confined = confined
         directory = state_directory(settings)
         key = open_key(directory)
         self.instance = key.instance
@@ -72,7 +75,7 @@ class Console:
         self.tries = Tries(LOGINS, LOGIN_PAUSE, time.monotonic)
         self.assets = Assets()
         self.renderer = Renderer(self.assets, self.base, self.adapt)
-        self.operations = Operations(settings, actor=ITSELF, via=VIA, clock=clock)
+        self.operations = self._operations(ITSELF)
         self.census = Census(self.operations)
         self.sampler = Sampler(self.operations)
         self.doctor = Doctor(self.operations)
@@ -96,7 +99,10 @@ class Console:
 
     def operations_for(self, actor: Actor) -> Operations:
         """What this actor does on the installation."""
-        return Operations(self.settings, actor=actor.name, via=VIA, clock=self.clock)
+        return self._operations(actor.name)
+
+    def _operations(self, name: str) -> Operations:
+        return Operations(self.settings, actor=name, via=VIA, confined=self._confined, clock=self.clock)
 
     def note_on(self, cause: str) -> Activity | None:
         """The newest note on a group."""

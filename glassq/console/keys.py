@@ -84,7 +84,8 @@ def open_key(directory: Path) -> Key:
     except OSError as error:
         why = f"[console] state: {error.filename or directory}: {error.strerror}"
         raise SettingsError(f"{why}; name a directory that this user may write") from None
-    if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid not in (0, os.geteuid()):
+    strange = found.st_uid not in (0, os.geteuid()) and os.geteuid() != 0
+    if stat.S_IMODE(found.st_mode) & 0o077 or strange:
         raise SettingsError(f"{file}: others may read it, and so sign in: remove it, and start again")
     if len(secret) != _SIZE:
         raise SettingsError(f"{file}: is no key of ours: remove it, and start again")
@@ -98,6 +99,10 @@ def _make(file: Path) -> None:
     new = file.with_name(f"{_FILE}.{secrets.token_hex(8)}")
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
         opened.write(secrets.token_bytes(_SIZE))
+        if os.geteuid() == 0:
+            # root's own console must not lock out the service's
+            owner = file.parent.stat()
+            os.fchown(opened.fileno(), owner.st_uid, owner.st_gid)
         opened.flush()
         os.fsync(opened.fileno())
     try:

@@ -44,7 +44,7 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page: `document` is what its twin with .json answers, `values` go to the template beside it.
+    """A page: `document` is what its twin with .json answers, or makes that; `values` go to the template beside it.
 
     `instead`: a person is sent to this path of ours, as there is nothing to choose from ("": no).
     """

@@ -24,7 +24,7 @@ from glassq.http.gunicorn_worker import BufferingWorker
 from glassq.http.listen import try_bind
 from glassq.in_effect import InEffect
 from glassq.log import fields
-from glassq.settings import load
+from glassq.settings import SECTIONS, load
 from glassq.startcheck import Finding, found
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class ConsoleServer(Application):  # type: ignore[misc]
         self._handed_over = "LISTEN_FDS" in os.environ
         self._console: Console | None = None
         self.counters, self.request_log = _NoCounters(), _log
-        self._in_effect = InEffect(PROGRAM, type(self.settings).__struct_fields__, os.environ.get("RUNTIME_DIRECTORY"))
+        self._in_effect = InEffect(PROGRAM, SECTIONS, os.environ.get("RUNTIME_DIRECTORY"))
         super().__init__(prog=PROGRAM)
 
     def do_load_config(self) -> None:
@@ -141,7 +141,8 @@ class ConsoleServer(Application):  # type: ignore[misc]
     def load(self) -> falcon.App[Any, Any]:
         """The app, in the worker."""
         log.setup(self.settings.log.level, form=self.settings.log.format, journal=os.environ.get("JOURNAL_STREAM"))
-        self._console = Console(self.settings, self._file)
+        # the unit has put the credentials in place of all secrets
+        self._console = Console(self.settings, self._file, confined="CREDENTIALS_DIRECTORY" in os.environ)
         self._console.start()
         return create_app(self._console)
 

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
-from glassq.dev import webhooks
+from glassq.dev import shop, webhooks
 from glassq.dev.queue_server import ENGINES
 from glassq.dev.stack import Stack, check_name, free_port, write_new, write_settings
 from glassq.dev.summary import Summary, item_of, summarise
@@ -66,10 +66,11 @@ def prepare(directory: Path, glass: SimulatedGlass, engine: str = "beanstalkd") 
     }
     write_settings(
         directory,
-        {**sections, **webhooks.sections(directory)},
-        {"mirror": "glassq.glass.photos:store", **webhooks.ROUTES},
+        {**sections, **webhooks.sections(directory), **shop.sections(directory)},
+        {"mirror": "glassq.glass.photos:store", **webhooks.ROUTES, **shop.ROUTES},
     )
     write_new(directory / "handlers.py", webhooks.HANDLERS)
+    write_new(directory / "shop.py", shop.HANDLER)
     return directory
 
 
@@ -97,6 +98,8 @@ class Demo:
         self.crowd = crowd
         self._stack = stack
         self._queue: Inspector = open_inspector(self.settings)
+        #: how many orders the shop has sent
+        self.orders = 0
         #: the pings of other senders
         self.webhooks: list[webhooks.SentWebhook] = []
         self.callback = f"http://{self.settings.intake.bind}/hooks/mirror"
@@ -116,6 +119,7 @@ class Demo:
     def send_webhooks(self) -> None:
         """Sends the pings of other senders, once."""
         self.webhooks = webhooks.send(self.settings)
+        self.orders = shop.order(self.settings)
 
     def look_up_webhooks(self) -> list[str]:
         """Looks up what became of them, and returns what is wrong with that."""

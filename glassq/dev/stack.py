@@ -8,6 +8,7 @@ All state is in one directory, including the settings. `glassq dev` writes them 
 from __future__ import annotations
 
 import os
+import pwd
 import secrets
 import signal
 import socket
@@ -26,7 +27,7 @@ from glassq.dev.server_process import ServerProcess
 from glassq.errors import StackError
 from glassq.settings import TASK_SOURCE, load, parse, secret_files, toml_value
 from glassq.stop_signals import defer_signals
-from glassq.values import MAX_SOCKET_PATH, url_path
+from glassq.values import MAX_SOCKET_PATH, Bind, url_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 START = 30.0
 # Deadlines for a graceful shutdown and for an immediate one, in seconds; in the latter the pool gives children 5 s.
 STOP, STOP_COLD = 30.0, 10.0
+# Where the console listens, unless another one does.
+CONSOLE_PORT = 8099
 # A process that lives shorter than this is not started again at once; in seconds.
 RESTART_PAUSE = 1.0
 
@@ -55,6 +58,8 @@ class Stack:
         self.door: Door
         #: that of glassq-tasks, while it runs
         self.tasks_door: Door | None = None
+        #: that of glassq-console, while it runs
+        self.console_door: Door | None = None
         self._cleanup = ExitStack()
         self._started: dict[str, ServerProcess] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -127,6 +132,37 @@ class Stack:
             self._wait_for(door, "tasks")
             self.tasks_door = door
         return ""
+
+    def start_console(self) -> str:
+        """Starts glassq-console, on CONSOLE_PORT or another free one of this machine.
+
+        Returns why it cannot run, else "": nothing else depends on it.
+        """
+        try:
+            port = CONSOLE_PORT
+            Door(Bind(f"127.0.0.1:{port}")).check_free()
+        except StackError:
+            port = free_port()
+        command = [*daemons.command("console", self.config), "--foreground", str(port), "--life", "0"]
+        self._start(ServerProcess("console", command, stop=signal.SIGTERM))
+        door = Door(Bind(f"127.0.0.1:{port}"), "[console] bind")
+        try:
+            self._wait_for(door, "console")
+        except StackError as error:
+            self._stop("console")
+            return str(error)
+        self.console_door = door
+        return ""
+
+    def console_link(self, life: float) -> str:
+        """A link that signs in to the console, once, within so many seconds; "" where it does not run."""
+        if self.console_door is None:
+            return ""
+        from glassq.console.keys import open_key, state_directory
+        from glassq.console.links import new_code
+
+        key = open_key(state_directory(load(str(self.config), {})))
+        return f"{self.console_door.url}/login?code={new_code(key, _who(), time.time(), life)}"
 
     def _start(self, server: ServerProcess) -> None:
         name = server.name
@@ -207,6 +243,14 @@ class Stack:
             lines = self._log(name).read_text(errors="replace").splitlines()
             return "".join(f"\n    {line}" for line in lines[-5:]) + f"\n    (whole log: {self._log(name)})"
         return ""
+
+
+def _who() -> str:
+    """Who has started the stack."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"user {os.getuid()}"
 
 
 def _takes_tasks(settings: Settings) -> bool:

@@ -76,6 +76,7 @@ class Operations:
         *,
         actor: str,
         via: str = "cli",
+        confined: bool = False,
         connect: Callable[[Settings], Inspector] = _connect,
         produce: Callable[[Settings], Producer] = _produce,
         open_ledger: Callable[[LedgerSettings], LedgerReader] = _open_ledger,
@@ -83,11 +84,13 @@ class Operations:
     ) -> None:
         """`actor` is the operator's name, for evidence and ledger, and `via` the face ("cli", "console").
 
-        `clock` tells the time in UTC.
+        `confined`: this process sees neither secrets nor the network, so nothing that needs them is looked at. `clock`
+        tells the time in UTC.
         """
         self.settings = settings
         self.actor = actor
         self.via = via
+        self.confined = confined
         self.clock = clock
         self._connect = connect
         self._produce = produce

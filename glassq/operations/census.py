@@ -247,7 +247,9 @@ class Census:
                 self._show_first(counts, walked)
             if len(walked) == self._limit:
                 break
-        self._entries = {entry.ref: entry for entry in reversed(walked)}
+        # two of them at once would be most of what the process has
+        self._entries.clear()
+        self._entries.update((entry.ref, entry) for entry in reversed(walked))
         self._kinds.keep(walked)
         self._suspects, self._changed = [], True
         self._known = Counter(entry.tube for entry in walked)

@@ -16,7 +16,7 @@ from glassq.operations.filters import Recorded
 from glassq.operations.find import ref_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from glassq.ledger import Entry
     from glassq.operations import Operations
@@ -113,9 +113,23 @@ def recorded(entry: Entry) -> Recorded:
     return Recorded(entry.source, entry.tube, age, reason(entry.reason), masked_text(entry.result))
 
 
+def latest(operations: Operations, columns: Mapping[str, str], count: int) -> tuple[list[Entry], str]:
+    """The latest entries with these values of `state`, `source` and `tube` ("": any), the latest last.
+
+    With them why there are none; "" where the ledger could be read.
+    """
+    try:
+        with operations.ledger() as ledger:
+            return ledger.since(None, {name: value for name, value in columns.items() if value}, count), ledger.absent
+    except (LedgerError, SettingsError) as error:
+        return [], str(error)
+
+
 def said(entry: Entry) -> str:
     """Why it failed, or what its handler returned; masked."""
-    return reason(entry.reason) or masked_text(entry.result)
+    if entry.reason:
+        return reason(entry.reason)
+    return masked_text(entry.result) if entry.result else ""
 
 
 def document(entry: Entry) -> dict[str, Any]:

@@ -36,6 +36,8 @@ LOOK = 1.0
 WATCHED = 60.0
 # How often the rest is asked while somebody watches, and while nobody does; in seconds.
 STATUS, QUEUES, LEDGER = (5.0, 60.0), (15.0, 120.0), (15.0, 60.0)
+# Each takes at most this share of the time.
+SHARE = 0.05
 # The ledger is asked again for minutes that are younger than this: writers are late.
 LATE = timedelta(minutes=3)
 # Percentiles are those of this time, and of so many deliveries at most.
@@ -187,9 +189,13 @@ class Sampler:
             self._curves.setdefault(tube.name, Curve()).add(sample(at, [tube]))
 
     def _when_due(self, name: str, rhythm: tuple[float, float], look: Callable[[], None]) -> None:
-        if time.monotonic() >= self._due[name]:
-            look()
-            self._due[name] = time.monotonic() + rhythm[0 if self._is_watched else 1] - EVERY / 2
+        began = time.monotonic()
+        if began < self._due[name]:
+            return
+        look()
+        # a large ledger takes its time
+        rest = (time.monotonic() - began) / SHARE
+        self._due[name] = began + max(rest, rhythm[0 if self._is_watched else 1] - EVERY / 2)
 
     def _look_at_status(self, queue: Inspector) -> None:
         self._change(status=status.snapshot(self._operations, queue, Stoppable(self._stopping)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,9 @@ def snapshot(operations: Operations) -> SourcesView:
     report, note = read_report(settings)
     counted = report.sources if report else {}
     rows = tuple(_row(settings, name, counted.get(name)) for name in settings.sources)
+    if operations.confined:
+        # its secrets are hidden from us alone
+        rows = tuple(replace(row, problem="") for row in rows)
     now = operations.clock().timestamp()
     counting = max(0.0, now - report.since) if report else None
     loaded = max(0.0, now - report.loaded) if report else 0.0

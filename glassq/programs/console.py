@@ -28,7 +28,9 @@ def main() -> int:
         help="listen on this port of 127.0.0.1, and print a link that signs in",
     )
     parser.add_argument("--link", metavar="PORT", type=int, help="print a new link for the console on this port")
-    parser.add_argument("--life", metavar="SECONDS", type=float, default=60.0, help="how long a link works, once")
+    parser.add_argument(
+        "--life", metavar="SECONDS", type=float, default=60.0, help="how long a link works, once; 0: print none"
+    )
     given = parser.parse_args()
     if given.check:
         answer(PROGRAM, check(given.config), as_json=given.json)
@@ -49,7 +51,7 @@ def _serve(config: str | None, port: int | None, life: float) -> int:
         def tell(ready: ConsoleServer) -> None:
             print(f"open {_link(ready.settings, port, life)}\n(once, within {life:g} s; Ctrl-C stops)", flush=True)
 
-        server = ConsoleServer(config, Bind(f"127.0.0.1:{port}"), tell)
+        server = ConsoleServer(config, Bind(f"127.0.0.1:{port}"), tell if life else None)
     try:
         server.check_address()
     except OSError as error:

@@ -33,7 +33,7 @@ def main_of(settings: Settings) -> Callable[[], int] | None:
 
 def run(mover: Mover, parent: int) -> int:
     """Moves what is due until `parent` has died; SIGTERM ends it before. It may be interrupted anywhere."""
-    sidecar.begin("shelf")
+    sidecar.begin(mover.title)
     failing = False
 
     def step() -> float:

@@ -52,7 +52,13 @@ class Opening(Protocol):
 
 
 class Mover(Protocol):
-    """Moves on what an engine cannot keep so itself, as it is due in a long time. Any number of hosts may do so."""
+    """Moves on what an engine cannot move on itself: what is due in a long time, or what must be decided.
+
+    Any number of hosts may do so. `title` is what its process is called.
+    """
+
+    @property
+    def title(self) -> str: ...
 
     def step(self) -> float:
         """Moves what is due soon; returns in how many seconds to look again. Raises QueueError."""

@@ -49,7 +49,7 @@ TASK_SERVER = TASKS | {"tasks", "metrics", "log"}
 _SHARED = {"worker": ("deadline",)}
 _PACKAGE = Path(__file__).parent.parent
 _NO_KEYS = ("file", "ignored", "outdated")
-_SECTIONS = frozenset(Settings.__struct_fields__) - frozenset(_NO_KEYS)
+SECTIONS = frozenset(Settings.__struct_fields__) - frozenset(_NO_KEYS)
 # msgspec looks at a class when it is first used, and two threads that are first at once crash the process: so it is
 # used here, where Python lets in one.
 msgspec.json.Decoder(Settings)
@@ -101,7 +101,7 @@ def parse(
         document["queue"].pop("syncer", None)
     outdated = tuple(remarks(document, text, file))
     ignored = []
-    for name in sorted(_SECTIONS & document.keys() - set(_SECTIONS if uses is None else uses)):
+    for name in sorted(SECTIONS & document.keys() - set(SECTIONS if uses is None else uses)):
         try:
             _convert({name: document[name]}, text, file, credentials_directory)
         except SettingsError as error:

@@ -29,6 +29,7 @@ _SECTIONS = (
     "worker",
     "push",
     "tasks",
+    "console",
     "glass",
     "storage",
     "ledger",

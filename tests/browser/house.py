@@ -54,6 +54,8 @@ TRACEBACK = (
     'Traceback (most recent call last):\n  File "/srv/photos/handlers.py", line 41, in {0}\nConnectionError: {1}'
 )
 
+# Between two questions of the tests themselves, in seconds.
+PACE = 0.1
 _LINK = re.compile(r"http://localhost:\d+/login\?code=\S+")
 
 
@@ -64,6 +66,7 @@ class House:
         self.dir = directory
         self.port = free_port()
         self._cookie = ""
+        self._asked = 0.0
         # room for a line of 64 KiB
         self._server = Beanstalkd(directory, options=("-z", "131072"))
         self._queue = self._server.queue()
@@ -172,6 +175,9 @@ class House:
         """What the twin of a page answers, as a browser that has signed in asks for it."""
         if not self._cookie:
             self._cookie = self._sign_in()
+        # a session may ask 20 times a second
+        time.sleep(max(0.0, self._asked + PACE - time.monotonic()))
+        self._asked = time.monotonic()
         request = urllib.request.Request(f"{self.url}{path}", headers={"Cookie": self._cookie})
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)

@@ -127,7 +127,7 @@ def test_pause_everything_and_resume_by_keyboard_on_a_phone(open_tab: Callable[.
     try:
         assert house.queue.stats_tube("glassq").paused_for > 1_000
     finally:
-        tab.page.get_by_role("button", name="Resume", exact=True).focus()
+        tab.page.locator(".banner button").focus()
         tab.press("Enter")
         tab.page.locator(".banner").wait_for(state="detached")
     assert house.queue.stats_tube("glassq").paused_for == 0

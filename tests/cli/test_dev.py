@@ -67,8 +67,8 @@ def dev(
 def started(log: Path, *options: str, env: dict[str, str] | None = None, forks: bool = True) -> Process:
     """It runs in the directory of this file, to which it writes."""
     if forks:
-        return Process(["dev", *options], log, env, cwd=log.parent, forks="glassq")
-    return Process([*program("glassq"), "dev", *options], log, env, cwd=log.parent)
+        return Process(["dev", "--no-console", *options], log, env, cwd=log.parent, forks="glassq")
+    return Process([*program("glassq"), "dev", "--no-console", *options], log, env, cwd=log.parent)
 
 
 def printed(process: Process) -> tuple[str, str]:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.delivery import decode, encode
-from glassq.queues.beanstalk.protocol import JobStats
+from glassq.delivery import encode
 from glassq.queues.shelf import Shelf, Shelved
 from glassq.queues.sqs.inspector import UNSEEN
 from glassq.queues.sqs.names import queue_name
-from tests.cli.conftest import Cli, a_delivery, evidence
+from tests.cli.amazon import ROUTE, buried, counts, ids, put
+from tests.cli.conftest import Cli, a_delivery
 from tests.cli.conftest import put as raw_put
 from tests.conftest import Beanstalkd, Process, wait_for
 from tests.queues.raw import open_queue
@@ -22,7 +22,7 @@ from tests.queues.sqs.faults import Faults
 from tests.queues.sqs.service import CREDENTIALS, REGION, SqsService
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from glassq.delivery import Delivery
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from tests.queues.raw import Queue
 
 CANNOT = UNSEEN.partition(":")[0]
-ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "json:loads"\n[worker.queues.slow]\n'
 
 
 @pytest.fixture(scope="module")
@@ -63,29 +62,11 @@ def make_shelf(cli: Cli) -> None:
     shelf.close()
 
 
-def put(cli: Cli, *more: str) -> str:
-    """The id of a delivery that is put."""
-    (cli.directory / "body").write_text('{"collection": "timeline"}')
-    said = cli("put", str(cli.directory / "body"), "--source", "mirror", "--no-check", *more)
-    assert said.code == 0, said.err
-    return said.out.strip()
-
-
-def counts(cli: Cli, tube: str = "glassq") -> dict[str, int]:
-    tubes = cli("status", "--json").json["queue"]["tubes"]
-    found = next((each for each in tubes if each["name"] == tube), {})
-    return {state: found.get(state, 0) for state in ("ready", "delayed", "buried")}
-
-
 def bury(cli: Cli, *told: Delivery) -> None:
     """These deliveries are on the shelf, buried."""
     shelf = Shelf(cli.ledger.url)
     shelf.put([Shelved("glassq", "buried", encode(each)) for each in told])
     shelf.close()
-
-
-def buried(message: str = "no such photo") -> Delivery:
-    return a_delivery(evidence=(evidence(message),), buried=message)
 
 
 def test_queues_are_made_for_every_tube_of_the_settings_and_of_queue_yaml(sqs: Cli, service: SqsService) -> None:
@@ -279,8 +260,3 @@ def test_what_comes_to_sqs_meanwhile_follows_and_a_paused_tube_stays(ready: Cli,
     assert "is paused, so nothing of it is received" in moving.output()
     assert (counts(ready)["ready"], counts(ready, "glassq.queue.slow")["ready"]) == (0, 1)
     assert held
-
-
-def ids(queue: Queue, tube: str, states: Collection[State] = ("ready", "delayed", "buried")) -> set[str]:
-    jobs = queue.scan(frozenset(states), tube)
-    return {decode(queue.peek(each.id).body).id for each in jobs if isinstance(each, JobStats)}

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.delivery import Delivery, decode, encode
-from glassq.queues.beanstalk.protocol import JobStats
-from tests.cli.conftest import Cli, a_delivery, evidence
+from glassq.delivery import Delivery, encode
+from tests.cli.amazon import ROUTE, buried, counts, ids, put
+from tests.cli.conftest import Cli, a_delivery
 from tests.cli.conftest import put as raw_put
 from tests.conftest import Beanstalkd, Process, wait_for
 from tests.queues.raw import open_queue
@@ -19,13 +19,11 @@ from tests.queues.swf.faults import Faults
 from tests.queues.swf.service import CREDENTIALS, REGION, SwfService
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from glassq.queues.base import State
     from tests.queues.raw import Queue
-
-ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "json:loads"\n[worker.queues.slow]\n'
 
 
 @pytest.fixture(scope="module")
@@ -46,24 +44,6 @@ def swf(url: str, tmp_path: Path) -> Cli:
     made.configure(ROUTE)
     assert made("queue", "init").code == 0
     return made
-
-
-def put(cli: Cli, *more: str) -> str:
-    """The id of a delivery that is put."""
-    (cli.directory / "body").write_text('{"collection": "timeline"}')
-    said = cli("put", str(cli.directory / "body"), "--source", "mirror", "--no-check", *more)
-    assert said.code == 0, said.err
-    return said.out.strip()
-
-
-def counts(cli: Cli, tube: str = "glassq") -> dict[str, int]:
-    tubes = cli("status", "--json").json["queue"]["tubes"]
-    found = next((each for each in tubes if each["name"] == tube), {})
-    return {state: found.get(state, 0) for state in ("ready", "delayed", "buried")}
-
-
-def buried(message: str = "no such photo") -> Delivery:
-    return a_delivery(evidence=(evidence(message),), buried=message)
 
 
 def test_what_waits_can_be_seen_and_decided_on_before_anybody_decides_for_it(swf: Cli) -> None:
@@ -139,8 +119,3 @@ def test_what_comes_to_swf_meanwhile_follows(swf: Cli, tmp_path: Path) -> None:
         beanstalkd.stop()
     assert ended == 0, moving.output()
     assert counts(swf) == {"ready": 0, "delayed": 0, "buried": 0}
-
-
-def ids(queue: Queue, tube: str, states: Collection[State] = ("ready", "delayed", "buried")) -> set[str]:
-    jobs = queue.scan(frozenset(states), tube)
-    return {decode(queue.peek(each.id).body).id for each in jobs if isinstance(each, JobStats)}

@@ -8,10 +8,12 @@ import re
 import struct
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import falcon.testing
+import jinja2
 import pytest
 
 from glassq.console.app import create_app
@@ -28,6 +30,28 @@ HOST = "localhost:8099"
 SAME = {"Sec-Fetch-Site": "same-origin"}
 # users of every Debian, each alone in a group of its name; [console] of `settings` gives them these roles
 VIEWER, OPERATOR, STRANGER, PROXY = "daemon", "bin", "games", "www-data"
+
+
+class Compiled(jinja2.BytecodeCache):
+    """The templates as bytecode: each is compiled once for all tests."""
+
+    def __init__(self) -> None:
+        self._code: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        if bucket.key in self._code:
+            bucket.bytecode_from_string(self._code[bucket.key])
+
+    def dump_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        self._code[bucket.key] = bucket.bytecode_to_string()
+
+
+COMPILED = Compiled()
+
+
+@pytest.fixture(autouse=True)
+def _compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jinja2.Environment", partial(jinja2.Environment, bytecode_cache=COMPILED))
 
 
 class Peer:

@@ -65,15 +65,15 @@ def test_a_session_outlives_a_restart_and_not_the_key(site: Site, tmp_path: Path
     again = site_of(tmp_path, "beanstalk://127.0.0.1:1")
     browser = again.browser()
     browser.cookie = cookie
-    assert browser.get("/health").status_code != 303
+    assert browser.get("/plans/none").status_code == 404
     (tmp_path / "console" / "key").unlink()
     other = site_of(tmp_path, "beanstalk://127.0.0.1:1")
     browser = other.browser()
     browser.cookie = cookie
-    assert browser.get("/health").status_code == 303
+    assert browser.get("/plans/none").status_code == 303
     # not even under the new cookie's name
     browser.cookie = f"__Host-glassq-{other.console.instance}={cookie.partition('=')[2]}"
-    assert browser.get("/health").status_code == 303
+    assert browser.get("/plans/none").status_code == 303
 
 
 def test_signing_out_ends_each_session_of_that_name_for_good(site: Site, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_signing_out_ends_each_session_of_that_name_for_good(site: Site, tmp_pat
     again.clock.now = site.clock.now
     browser = again.browser()
     browser.cookie = stolen
-    assert browser.get("/health").status_code == 303
+    assert browser.get("/plans/none").status_code == 303
     site.clock.go_on(1)
     assert site.signed_in().get("/logged-in").text == OPERATOR
 
@@ -102,7 +102,7 @@ def test_who_signed_out_stays_out_where_nobody_knows_when(site: Site, tmp_path: 
     again = site_of(tmp_path, "beanstalk://127.0.0.1:1")
     browser = again.browser()
     browser.cookie = cookie
-    assert browser.get("/health").status_code == 303
+    assert browser.get("/plans/none").status_code == 303
 
 
 def test_a_cookie_counts_for_its_own_user_and_door_alone(site: Site) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from glassq.console.console import Console
 from glassq.console.plans import MOST, ActionPlan, Plans
+from glassq.console.routes import ROUTES
 from glassq.delivery import decode
 from glassq.errors import NotFound
 from glassq.ledger import Entry, open_ledger
@@ -421,3 +422,24 @@ def test_a_console_that_is_closed_leaves_no_thread(house: Site) -> None:
     made.start()
     made.close()
     assert not {thread for thread in set(threading.enumerate()) - before if thread.is_alive()}
+
+
+def test_looking_changes_nothing(house: Site, queue: Queue) -> None:
+    (one, *_) = bury(queue, 3)
+    put(queue, a_delivery(), "ready")
+    look(house)
+    browser = house.signed_in()
+    before = queue.stats_tube()
+    for route in ROUTES:
+        # doctor's one job comes and goes
+        if route.method == "GET" and route.path not in ("/login", "/health"):
+            for twin in ("", ".json"):
+                path = route.path.format(id=cause(house) if "buried" in route.path else one.id, name="glassq")
+                assert browser.get(f"{path}{twin}").status_code in (200, 303, 404), path
+            house.clock.go_on(1)
+    after = queue.stats_tube()
+    assert (after.ready, after.buried, after.delayed, after.reserved) == (
+        *(before.ready, before.buried, before.delayed),
+        before.reserved,
+    )
+    assert activity.newest(house.console.operations) == []

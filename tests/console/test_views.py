@@ -125,7 +125,7 @@ def test_the_overview_says_what_is_urgent_and_how_much_waits(viewer: Browser, at
     assert "3 wait now" in words
     operator = at_work.signed_in().get("/")
     assert 'action="/pause"' in operator.text
-    assert "pause 30 min" in operator.text
+    assert "Pause 30 min" in operator.text
 
 
 @pytest.mark.parametrize("hours", ["1", "6", "24", "7", "x", "-1", "1" * 400])

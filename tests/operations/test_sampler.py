@@ -90,6 +90,7 @@ def test_nobody_who_watches_is_asked_for_more_than_a_curve_needs(
     looks = []
     monkeypatch.setattr(status, "snapshot", lambda *_: looks.append(1))
     monkeypatch.setattr(module, "EVERY", 0.0)
+    monkeypatch.setattr(module, "SHARE", 1e12)
     monkeypatch.setattr(module, "STATUS", (0.0, 3_600.0))
     sampler = Sampler(operations)
     for _ in range(3):
@@ -100,6 +101,21 @@ def test_nobody_who_watches_is_asked_for_more_than_a_curve_needs(
     for _ in range(3):
         sampler.step(inspector)
     assert len(looks) == 4
+
+
+def test_what_takes_long_is_asked_the_more_seldom(
+    operations: Operations, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+    monkeypatch.setattr(status, "snapshot", lambda *_: looks.append(1))
+    monkeypatch.setattr(module, "EVERY", 0.0)
+    # as if each look had taken hours
+    monkeypatch.setattr(module, "SHARE", 1e-12)
+    monkeypatch.setattr(module, "STATUS", (0.0, 0.0))
+    sampler = Sampler(operations)
+    for _ in range(3):
+        sampler.step(inspector)
+    assert len(looks) == 1
 
 
 def test_the_curves_of_very_many_tubes_are_bounded(

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 UNITS = sorted(path for path in (ROOT / "systemd").iterdir() if path.suffix in (".service", ".socket", ".target"))
 SERVICES = [path.name for path in UNITS if path.suffix == ".service"]
-PROGRAMS = [f"glassq-{name}.service" for name in ("beanstalkd", "syncer", "tasks", "web", "worker")]
+PROGRAMS = [f"glassq-{name}.service" for name in ("beanstalkd", "console", "syncer", "tasks", "web", "worker")]
 SOCKETS = [path.name for path in UNITS if path.suffix == ".socket"]
 GENERATOR = ROOT / "systemd" / "glassq-generator"
 # `systemd-analyze security`, times ten: 92 is a unit that says nothing, 0 one that may do nothing.
 EXPOSURE = {
     "glassq-beanstalkd.service": 2,
+    "glassq-console.service": 11,
     "glassq-syncer.service": 2,
     "glassq-tasks.service": 6,
     "glassq-web.service": 6,
@@ -254,13 +255,14 @@ def test_the_intake_gets_no_network_for_other_kinds(tmp_path: Path) -> None:
 def test_a_store_of_bodies_on_another_machine_needs_a_network(url: str, network: bool, tmp_path: Path) -> None:
     made = drop_ins(f'[queue]\nurl = "beanstalk:///q"\n[bodies]\nurl = "{url}"\n', tmp_path)
     texts = [text.partition("\n")[2] for text in made.values()]
-    assert texts == (["[Service]\nPrivateNetwork=no\n"] if network else [])
+    # that of the console, which looks at them, too
+    assert texts == (["[Service]\nPrivateNetwork=no\n"] * 2 if network else [])
 
 
 def test_another_directory_for_large_bodies_can_be_written(tmp_path: Path) -> None:
     made = drop_ins('[queue]\nurl = "beanstalk:///q"\n[bodies]\nurl = "file:///srv/bodies"\n', tmp_path)
     assert {text.partition("\n")[2] for text in made.values()} == {"[Service]\nReadWritePaths=-/srv/bodies\n"}
-    assert made.keys() == BOTH
+    assert made.keys() == BOTH | {"glassq-console.service"}
 
 
 @pytest.mark.parametrize(
@@ -283,7 +285,7 @@ def test_a_program_may_make_machine_code_and_nothing_else_may(line: str, lifted:
 OURS = 'url = "beanstalk:///run/glassq/beanstalkd.sock"'
 WANTS = "[Unit]\nWants=glassq-beanstalkd.socket glassq-syncer.socket\n"
 BOTH = {"glassq-web.service", "glassq-worker.service"}
-SERVICES = BOTH | {"glassq-tasks.service"}
+SERVICES = BOTH | {"glassq-tasks.service", "glassq-console.service"}
 ALL = SERVICES | {"glassq.target"}
 
 
@@ -327,7 +329,9 @@ def test_a_database_on_another_machine_needs_a_network(url: str, network: bool, 
     without_comment = {unit: text.partition("\n")[2] for unit, text in made.items()}
     alone = "[Service]\nPrivateNetwork=no\n"
     # the pool has one anyway
-    assert without_comment == (dict.fromkeys(["glassq-tasks.service", "glassq-web.service"], alone) if network else {})
+    assert without_comment == (
+        dict.fromkeys([f"glassq-{name}.service" for name in ("console", "tasks", "web")], alone) if network else {}
+    )
 
 
 @pytest.mark.parametrize("unit", sorted(SERVICES))
@@ -376,3 +380,21 @@ def test_the_tasks_server_gets_what_its_settings_need(settings: str, line: str, 
     made = drop_ins(f'[queue]\nurl = "beanstalk:///q"\n{settings}', tmp_path)
     found = made.get("glassq-tasks.service", "").splitlines()[1:]
     assert [text for text in found if text] == (["[Service]", line] if line else [])
+
+
+def test_the_console_gets_what_its_settings_need_and_no_secret(tmp_path: Path) -> None:
+    text = (
+        '[queue]\nurl = "beanstalk:///q"\n[console]\nbind = "unix:/run/ops.sock"\n'
+        '[ledger]\nurl = "postgres://db/ledger"\n[sources.mirror]\nverify_tokens_file = "/etc/glassq/secrets/tokens"\n'
+    )
+    made = drop_ins(text, tmp_path)
+    assert made["glassq-console.socket"].splitlines()[1:] == ["[Socket]", "ListenStream=", "ListenStream=/run/ops.sock"]
+    assert made["glassq-console.service"].split("\n", 1)[1].split() == ["[Service]", "PrivateNetwork=no"]
+
+
+def test_nobody_but_its_group_opens_the_console_and_it_knows_who_they_are() -> None:
+    assert {"SocketUser=root", "SocketGroup=glassq-console", "SocketMode=0660"} <= set(lines("glassq-console.socket"))
+    unit = lines("glassq-console.service")
+    assert "PrivateUsers=no" in unit
+    assert "BindReadOnlyPaths=%d:/etc/glassq/secrets" in unit
+    assert not [line for line in unit if line.startswith("LoadCredential")]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from glassq.settings import Settings
 
-PROGRAMS = click.Choice(["web", "worker", "tasks"])
+PROGRAMS = click.Choice(["web", "worker", "tasks", "console"])
 
 
 @click.group(cls=CommandGroup)
@@ -32,7 +32,7 @@ def config() -> None:
 @click.option(
     "--program",
     type=PROGRAMS,
-    help="Only check that glassq-web, glassq-worker or glassq-tasks can start with them, and print nothing.",
+    help="Only check that glassq-PROGRAM can start with them, and print nothing.",
 )
 @as_json
 @pass_app

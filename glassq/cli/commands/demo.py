@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from glassq.cli.commands.dev import home_directory, stop_as_by_ctrl_c
+from glassq.cli.commands.dev import home_directory, stop_as_by_ctrl_c, without_console
 from glassq.cli.output import console, line
-from glassq.cli.trial import glassq_called, glassq_for
+from glassq.cli.trial import glassq_called, glassq_for, say_console
 from glassq.dev.queue_server import ENGINES
 from glassq.dev.stack import Stack
 from glassq.operations.words import span
@@ -88,7 +88,10 @@ FATES: dict[Fate, str] = {
 )
 @home_directory("var/demo")
 @click.option("--keep", is_flag=True, help="Keep everything running afterwards, to look around, until Ctrl-C.")
-def demo(pings: int, rate: float, users: int, seed: int, engine: str, directory: Path, keep: bool) -> int:
+@without_console
+def demo(
+    pings: int, rate: float, users: int, seed: int, engine: str, directory: Path, keep: bool, no_console: bool
+) -> int:
     """Watch simulated Glass users share photos and glassq store them; a GitHub push and a payment by Stripe beside.
 
     A real HTTP server plays Google: Mirror API, token endpoint, pings. A quarter of the pings is awkward: photos still
@@ -107,13 +110,13 @@ def demo(pings: int, rate: float, users: int, seed: int, engine: str, directory:
             directory = prepare(directory, glass, engine)
             out.print(f"state: {line(str(directory))}", soft_wrap=True)
             crowd = Crowd(glass, pings=pings, users=users, seed=seed, rate=rate)
-            return _run(directory, crowd, out, ENGINES[engine].name, keep=keep)
+            return _run(directory, crowd, out, ENGINES[engine].name, keep=keep, console=not no_console)
     except KeyboardInterrupt:
         click.echo("stopped: nothing of the demo runs any more", err=True)
         raise click.Abort from None
 
 
-def _run(directory: Path, crowd: Crowd, out: Console, engine: str, *, keep: bool) -> int:
+def _run(directory: Path, crowd: Crowd, out: Console, engine: str, *, keep: bool, console: bool) -> int:
     from glassq.dev.demo import Demo
 
     with ExitStack() as cleanup:
@@ -128,6 +131,7 @@ def _run(directory: Path, crowd: Crowd, out: Console, engine: str, *, keep: bool
             summary = _count(run)
             _report(summary, run, out, engine, settled, time.monotonic() - started)
             if keep:
+                say_console(stack, stack.start_console() if console else "")
                 _keep(run, out)
         except KeyboardInterrupt:
             click.echo("stopping", err=True)
@@ -330,7 +334,8 @@ def _say_next(run: Demo, out: Console) -> None:
     out.print(f"\nThe awkward pings of Glass: {', '.join(troubles)}.")
     told = [
         f"The photos are in {directory / 'photos'}, the logs in {directory / 'log'}.",
-        "To look around, start it again and ask, in another terminal:",
+        f"A shop's handler failed as well: of its {run.orders} orders some lie buried, for a few causes.",
+        "To look around, start it again: its last lines have a link to the web console. Or ask in another terminal:",
         f"  {shlex.join([glassq_called(), 'dev', '--dir', str(directory)])}",
         *(f"  {glassq} {words}" for words in ("status", "buried", "show ID", "sources", "ping github")),
     ]

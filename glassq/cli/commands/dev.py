@@ -11,7 +11,7 @@ import click
 
 from glassq.cli.app import as_directory
 from glassq.cli.reloader import Reloader
-from glassq.cli.trial import BEARER, say_ready
+from glassq.cli.trial import BEARER, say_console, say_ready
 from glassq.dev.door import Door
 from glassq.dev.queue_server import require_beanstalkd
 from glassq.dev.stack import Stack, check_name, write_new, write_settings
@@ -74,6 +74,9 @@ def home_directory(default: str) -> Callable[[Any], Any]:
     )
 
 
+without_console = click.option("--no-console", is_flag=True, help="Do not start the web console.")
+
+
 @click.command()
 @home_directory("var")
 @click.option(
@@ -82,12 +85,14 @@ def home_directory(default: str) -> Callable[[Any], Any]:
     callback=_as_bind,
     help=f"Where intake listens, for new settings: HOST:PORT or unix:/PATH; else {DEV_BIND}.",
 )
-def dev(directory: Path, bind: Bind | None) -> None:
+@without_console
+def dev(directory: Path, bind: Bind | None, no_console: bool) -> None:
     """Run the queue's server, the intake and the pool in the foreground, for trying out.
 
     The settings are DIR/glassq.toml, the handler is in DIR/handlers.py, the queues of tasks are in DIR/queue.yaml; all
     are written when they are not there, and yours to change. beanstalkd and its syncer run here, unless [queue] url
-    names a PostgreSQL. glassq-tasks runs once a route or a target takes tasks. A change is in effect some seconds after
+    names a PostgreSQL. glassq-tasks runs once a route or a target takes tasks. The last lines have a link to the web
+    console. A change is in effect some seconds after
     you save it; if it is wrong, the reason is shown and the previous version keeps running. Ctrl-C stops everything;
     jobs stay on disk for the next time.
     """
@@ -110,7 +115,9 @@ def dev(directory: Path, bind: Bind | None) -> None:
     watch = Watch(file)
     with Stack(directory, logs=False) as stack:
         why = stack.tend_tasks(settings)
+        why_no_console = "" if no_console else stack.start_console()
         say_ready(stack, settings, why)
+        say_console(stack, why_no_console)
         try:
             _watch(stack, settings, watch)
         except KeyboardInterrupt:
@@ -132,10 +139,11 @@ def _sources(directory: Path) -> dict[str, dict[str, object]]:
 
 
 def _tasks(directory: Path) -> dict[str, dict[str, object]]:
-    """Queues, names and the server of tasks."""
+    """Queues, names and the server of tasks; where glassq-console would listen beside those that are started here."""
     push: dict[str, object] = {"queue_yaml": "queue.yaml", "names": f"sqlite:///{url_path(directory)}/task-names.db"}
     try:
-        return {"push": push, "tasks": {"bind": Bind(f"unix:{directory}/tasks.sock")}}
+        tasks, console = (Bind(f"unix:{directory}/{name}.sock") for name in ("tasks", "console"))
+        return {"push": push, "tasks": {"bind": tasks}, "console": {"bind": console}}
     except ValueError:
         # too deep for a socket
         return {"push": push}

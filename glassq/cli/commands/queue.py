@@ -10,6 +10,7 @@ from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.group import CommandGroup
 from glassq.cli.output import line, print_json
 from glassq.operations import queue_tables as operation
+from glassq.values import QueueUrl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,7 +94,8 @@ def _tell(app: App, do: Callable[..., TablesReport], url: str, role: str, as_jso
     if report.granted:
         click.echo(line(f"role {report.granted} has the rights that pools and intake need"))
     elif report.rights and not report.grants:
-        click.echo("Intake, pools and operators need no more than this (an IAM policy; docs/sqs.md has one for each):")
+        about = f"docs/{QueueUrl(report.url).engine}.md has one for each"
+        click.echo(f"Intake, pools and operators need no more than this (an IAM policy; {about}):")
         for words in report.rights:
             click.echo(f"  {line(words)}")
     elif report.rights:
@@ -113,12 +115,13 @@ def _words(report: TablesReport) -> Iterator[str]:
     if report.noun == "queues":
         yield from _queues(report)
         return
+    things = "the tables of" if report.noun == "tables" else f"the {report.noun}"
     if report.made:
-        yield f"made in {report.url}: the tables of {', '.join(report.made)}"
+        yield f"made in {report.url}: {things} {', '.join(report.made)}"
     if changed := [name for name in report.changed if name != "queue"]:
-        yield f"brought to this version in {report.url}: the tables of {', '.join(changed)}"
+        yield f"brought to this version in {report.url}: {things} {', '.join(changed)}"
     if not (report.made or report.changed):
-        yield f"all tables in {report.url} are there already, of this version ({report.known})"
+        yield f"all {report.noun} in {report.url} are there already, of this version ({report.known})"
 
 
 def _queues(report: TablesReport) -> Iterator[str]:

@@ -163,6 +163,7 @@ def _facts(story: Story) -> Iterator[tuple[str, Facts]]:
     yield "Request", tuple(_request(story))
     if found is not None:
         yield "Job", tuple(_job(found))
+    yield "The queue's own record", tuple((moment(each.at), each.words) for each in story.history)
     if entry is None:
         yield "Ledger", (("note", story.note or "nothing recorded"),)
         return

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from glassq.console.request import Page
-from glassq.errors import InvalidRequest, LedgerError, SettingsError
+from glassq.errors import InvalidRequest
 from glassq.operations import follow
-from glassq.operations.filters import Filter
-from glassq.operations.progress import Silent
 
 if TYPE_CHECKING:
     from glassq.console.console import Console
@@ -18,37 +16,19 @@ if TYPE_CHECKING:
 LATEST = 200
 
 
-class Heard(Silent):
-    """Keeps what it is warned of."""
-
-    def __init__(self) -> None:
-        self.words = ""
-
-    def warn(self, words: str) -> None:
-        """Why there may be nothing to see."""
-        self.words = words
-
-
 def live(console: Console, request: PageRequest) -> Answer:
     """The latest outcomes, newest first. The twin has the documents of `glassq tail --once --json`."""
     asked = {name: request.params.get(name, "").strip() for name in ("state", "source", "tube")}
     if asked["state"] and asked["state"] not in follow.STATES:
         raise InvalidRequest(f"there is no state {asked['state']}; there are: {', '.join(follow.STATES)}")
-    filter_ = Filter(source=asked["source"] or None, tube=asked["tube"] or None)
-    heard, note, entries = Heard(), "", []
-    operations = console.operations_for(request.actor)
-    try:
-        follower = follow.Follower(operations, filter_, asked["state"] or None, heard, once=True)
-        entries = follower.before(LATEST)
-    except (LedgerError, SettingsError) as error:
-        note = str(error)
+    entries, note = follow.latest(console.operations_for(request.actor), asked, LATEST)
     options = "".join(f" --{name} {value}" for name, value in asked.items() if value)
     values = {
         "rows": [(entry, follow.said(entry)) for entry in reversed(entries)],
         "asked": asked,
         "states": follow.STATES,
         "sources": sorted(console.settings.sources),
-        "note": note or heard.words,
+        "note": note,
         "command": console.command(f"tail{options}"),
     }
-    return Page("live.html", "Live", [follow.document(entry) for entry in entries], values)
+    return Page("live.html", "Live", lambda: [follow.document(entry) for entry in entries], values)

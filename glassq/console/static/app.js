@@ -78,15 +78,17 @@ function frozen() {
   return held || selected() || typing || $("dialog[open], .menu[open]") || $("[data-live] :checked:is([type=checkbox])");
 }
 
+// A page that is not live itself, as a search, is not asked again: the verdict stands on the page of health, too.
+const source = () => ($$("main [data-live]").some((part) => part.dataset.live > 0) ? location.href : $("[data-go=h]")?.href);
 const interval = () => Math.min(...$$("[data-live]").map((part) => Number(part.dataset.live) || Infinity));
 const keysOf = (root) => $$("[data-live] [data-key]:is(tr, li)", root).map((row) => row.dataset.key);
 
 async function refresh() {
-  if (fetching || document.hidden || !$("[data-live]")) return;
+  if (fetching || document.hidden || !source()) return;
   fetching = true;
   try {
     const headers = { "Glassq-Live": "1", ...(tag && { "If-None-Match": tag }) };
-    const answer = await fetch(location.href, { headers, redirect: "error", cache: "no-store" });
+    const answer = await fetch(source(), { headers, redirect: "error", cache: "no-store" });
     if (answer.status === 200) {
       tag = answer.headers.get("ETag") ?? "";
       waiting = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -106,11 +108,12 @@ function show(anyway = false) {
     const page = waiting;
     waiting = null;
     ahead = clockOf(page) - Date.now();
-    for (const fresh of $$("[data-live]", page)) {
+    const same = page.documentElement.dataset.path === document.documentElement.dataset.path;
+    for (const fresh of $$(same ? "[data-live]" : "#verdict, #paused", page)) {
       const old = document.getElementById(fresh.id);
       if (old) replace(old, fresh);
     }
-    document.title = page.title;
+    if (same) document.title = page.title;
     const icon = $("link[rel=icon]"), next = $("link[rel=icon]", page);
     if (icon && next && icon.href !== next.href) icon.href = next.getAttribute("href");
     prepare();
@@ -309,6 +312,9 @@ document.addEventListener("selectionchange", showFrozen);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 
 theme();
+// on a phone the names of the pages are wider than the screen
+const nav = $(".nav"), page = $(".nav [aria-current]");
+if (page) nav.scrollLeft = page.offsetLeft - (nav.clientWidth - page.offsetWidth) / 2;
 ahead = clockOf(document) - Date.now();
 for (const section of $$("[data-live]")) section.source = section.innerHTML;
 prepare();

@@ -36,6 +36,10 @@ _BY_KEY = {
 }
 # What an operator must know within half a minute: these checks cost next to nothing, and need no secret.
 _URGENT = frozenset({"journal", "journaled", "ledger", "units", "disks", "engine", "consumers"})
+# What a process that sees neither secrets nor the network cannot look at.
+_HIDDEN = frozenset(
+    {"secret_files", "sources", "photos", "credentials", "handlers", "push", "intake", "tasks", "metrics"}
+)
 _MEND_FIRST = "mend it first: without settings nothing else can be looked at"
 
 
@@ -62,6 +66,8 @@ def examine(operations: Operations, progress: Progress, only: frozenset[str] | N
     apart = _in_its_database(operations.settings) if cause is not None else frozenset()
     looks = [look for look in (*MACHINE, *DATABASES, *PROGRAMS, *SYSTEM) if look.__name__ not in apart]
     asks = QUEUE
+    if operations.confined:
+        looks = [look for look in looks if look.__name__ not in _HIDDEN]
     if only is not None:
         looks = [look for look in looks if look.__name__ in only]
         asks = [ask for ask in asks if ask.__name__ in only]
@@ -69,6 +75,9 @@ def examine(operations: Operations, progress: Progress, only: frozenset[str] | N
         yield cause
         names = ", ".join(sorted(name.replace("_", " ") for name in apart))
         yield Check("databases", None, f"not looked at, as they are in the queue's: {names}")
+    if operations.confined and only is None:
+        names = ", ".join(sorted(name.replace("_", " ") for name in _HIDDEN))
+        yield Check("sandbox", None, f"not looked at from in here: {names}", "`glassq doctor` looks at all")
     total = len(looks) + len(asks)
     for number, look in enumerate(looks):
         progress.advance(number, total, _words(look.__name__))

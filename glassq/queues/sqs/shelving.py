@@ -133,6 +133,8 @@ class ShelfChanger:
 class ShelfMover:
     """See `glassq.queues.engine.Mover`: it sends the delayed rows that are due soon. Each row is claimed first."""
 
+    title = "shelf"
+
     def __init__(self, client: SqsClient, shelf: Shelf) -> None:
         self._client = client
         self._shelf = shelf

@@ -55,6 +55,8 @@ class SwfDeciding:
 class SwfMover:
     """See `glassq.queues.engine.Mover`: threads that decide, from the first step on until the process ends."""
 
+    title = "decider"
+
     def __init__(self, client: SwfClient) -> None:
         self._client = client
         self._threads: list[threading.Thread] = []

@@ -152,5 +152,5 @@ def job_of(seen: SeenRun) -> Job:
         ready_for=elapsed if state == "ready" else None,
         losses=form.losses,
         kicked=form.kicked,
-        counters={"events": run.events, "attempts": run.attempts},
+        counters={"losses": form.losses},
     )

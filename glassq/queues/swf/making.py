@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # How long the service keeps the histories of what is closed, in days. Each costs something; 90 were the most.
 RETENTION = "7"
+_ACTIVITY = f"{TYPE} activity"
 # A domain that was just made is known everywhere after some seconds.
 _SOON = 10.0
 # What producers, pools and operators call.
@@ -39,14 +40,14 @@ class SwfDomain:
 
     engine = NAME
     known = int(NEWEST)
-    noun, grants = "domain and types", False
+    noun, grants = "types", False
 
     def __init__(self, client: SwfClient) -> None:
         self._client = client
 
     def version(self) -> int:
-        newest = {name: number for name, number in self.parts().items() if name != PAUSE_TYPE}
-        return min((newest.get(name, 0) for name in (TYPE, f"{TYPE} activity")), default=0)
+        found = self.parts()
+        return min(found.get(name, 0) for name in (TYPE, PAUSE_TYPE, _ACTIVITY))
 
     def check(self) -> None:
         if self.version() < self.known:
@@ -74,11 +75,11 @@ class SwfDomain:
         return found
 
     def parts(self) -> dict[str, int]:
-        """The newest versions of our types that are there; 0: none is."""
-        of_runs = {f"{TYPE}": max((int(version) for version in DECIDERS if self._has(TYPE, version)), default=0)}
-        pauses = {PAUSE_TYPE: int(self._has(PAUSE_TYPE, PAUSE_VERSION))}
-        has_activity = self._there("describe_activity_type", activityType=ACTIVITY)
-        return of_runs | pauses | {f"{TYPE} activity": int(NEWEST) if has_activity else 0}
+        """The newest versions of our types that are there."""
+        found = {TYPE: max((int(version) for version in DECIDERS if self._has(TYPE, version)), default=0)}
+        found[PAUSE_TYPE] = self.known * self._has(PAUSE_TYPE, PAUSE_VERSION)
+        found[_ACTIVITY] = self.known * self._there("describe_activity_type", activityType=ACTIVITY)
+        return {name: version for name, version in found.items() if version}
 
     def check_role(self, role: str) -> None:
         raise InvalidRequest(
