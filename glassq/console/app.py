@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 import falcon
 
-from glassq.console.guard import JSON, SAFE, Guard
-from glassq.console.request import FormFields, Page, PageRequest, Redirect
+from glassq.console.guard import SAFE, Guard
+from glassq.console.reading import JSON
+from glassq.console.request import Page, PageRequest, Redirect
 from glassq.console.roles import Actor, Role
 from glassq.console.routes import LOGIN, ROUTES
 from glassq.console.troubles import Problem, Refused, problem_of, refused
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 log = logger("glassq.console")
 
-# FormFields of a query or a form.
-_MOST_FIELDS = 1_000
 # The header with which a page asks for its own live parts.
 LIVE = "HTTP_GLASSQ_LIVE"
 _FOR_EVER = "public, max-age=31536000, immutable"
@@ -43,7 +41,7 @@ def create_app(
     console: Console, routes: Iterable[PageRoute] = ROUTES, tick: Callable[[], float] = time.monotonic
 ) -> falcon.App[Any, Any]:
     """The app of this console; `tick` is the clock of its limits, in seconds."""
-    guard = Guard(console.url, console.doors, console.sessions, tick)
+    guard = Guard(console.url, console.doors, console.sessions, console.links, tick)
     app: falcon.App[Any, Any] = falcon.App(middleware=[guard])
     answers = _ErrorAnswers(console)
     app.add_error_handler(Exception, answers.bug)
@@ -79,9 +77,9 @@ class PageResource:
                 _ask_who(self._console, req, resp)
                 return
             request = PageRequest(
-                params=_pairs(req.query_string),
+                params=req.context.params,
                 path=path,
-                form=_form(req),
+                form=req.context.form,
                 actor=actor,
                 now=self._console.clock(),
                 url=_url(req),
@@ -197,32 +195,6 @@ def _url(req: falcon.Request) -> str:
     """Path and query of a request, without what a proxy's path begins with, and without the ending of a twin."""
     path = quote(req.path, safe="/:@!$&'()*+,;=-._~")
     return f"{path}?{req.query_string}" if req.query_string else path
-
-
-def _pairs(text: str) -> FormFields:
-    """Raises Refused."""
-    try:
-        return FormFields(parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS))
-    except ValueError:
-        raise refused(400, f"more than {_MOST_FIELDS} fields") from None
-
-
-def _form(req: falcon.Request) -> FormFields:
-    """The fields of a POST. Raises Refused."""
-    if req.method in SAFE or not req.content_length:
-        return FormFields()
-    data = req.bounded_stream.read()
-    if (req.content_type or "").partition(";")[0].strip().lower() != JSON:
-        return _pairs(data.decode("utf-8", "replace"))
-    try:
-        document = json.loads(data)
-        given = {str(name): each if isinstance(each, list) else [each] for name, each in document.items()}
-    except (ValueError, AttributeError, RecursionError):
-        raise refused(400, "expected a JSON object whose values are texts, or lists of texts") from None
-    pairs = [(name, each) for name, values in given.items() for each in values]
-    if len(pairs) > _MOST_FIELDS or not all(isinstance(each, str) for _, each in pairs):
-        raise refused(400, f"expected at most {_MOST_FIELDS} texts")
-    return FormFields(pairs)
 
 
 class StaticResource:
