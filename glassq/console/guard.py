@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from glassq.console.links import Links
     from glassq.console.sessions import Sessions
 
-# In bytes.
-MAX_BODY = 64 << 10
+# In bytes: a body of the largest job as a form has it, with an indented line for each value.
+MAX_BODY = 256 << 10
 # Requests a second of one session, and how many may come at once: a page with all that belongs to it.
 PER_SECOND, AT_ONCE = 20.0, 40.0
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})

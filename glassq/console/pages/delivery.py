@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from glassq.console.guard import MAX_BODY
 from glassq.console.request import Page, Text
+from glassq.errors import InvalidRequest
+from glassq.operations import edited_copy
 from glassq.operations import story as operation
-from glassq.operations.edited_body import body_text, editable_text, has_mask
+from glassq.operations.edited_body import body_text, has_mask
 from glassq.operations.find import OPEN, ledger_state
 from glassq.operations.progress import Silent
 from glassq.operations.story import attempt_words, detail_words, route_words
@@ -29,6 +32,8 @@ Facts = tuple[tuple[str, str], ...]
 
 # What names the user of a ping, in its body.
 _USER = "userToken"
+# What a form has beside the body, in bytes.
+_FORM_SPARE = 1 << 10
 # A larger body is shown as text alone, in characters.
 _MOST_TREE = 20_000
 _STATES: dict[str, Level] = {"buried": "wrong", "delayed": "note", "done": "ok"}
@@ -84,10 +89,12 @@ def body(console: Console, request: PageRequest) -> Answer:
 
 
 def edit(console: Console, request: PageRequest) -> Answer:
-    """A form with the masked body, of which an edited copy is planned."""
+    """A form with the masked body, of which an edited copy is planned. Raises as `form_text`."""
     story = _tell(console, request)
     view = view_of(story)
-    text = editable_text(story.body) if story.body is not None else ""
+    text = edited_copy.form_text(story)
+    if len(quote(text.replace("\n", "\r\n"), safe="")) + _FORM_SPARE > MAX_BODY:
+        raise InvalidRequest("body: it is too large for a form: `glassq replay` sends it again as it is")
     values = {"view": view, "text": text, "masks": has_mask(text)}
     return Page("edit.html", f"Replay an edited copy of {view.id}", story.document(), values)
 
