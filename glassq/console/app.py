@@ -157,7 +157,7 @@ def _write(console: Console, answer: Answer, request: PageRequest, req: falcon.R
         else:
             _html(resp, _page(console, answer, request, _actor(console, req)), req)
     else:
-        resp.content_type, resp.text = answer.content_type, answer.text
+        resp.content_type, resp.data = answer.content_type, _encoded(answer.text)
         if answer.file:
             resp.downloadable_as = answer.file
     if renewed:
@@ -181,7 +181,7 @@ def _page(console: Console, answer: Page, request: PageRequest, actor: Actor | N
 
 def _html(resp: falcon.Response, text: str, req: falcon.Request | None = None) -> None:
     """The page; a live part of it that the browser has already is not sent again."""
-    data = text.encode("utf-8", "backslashreplace")
+    data = _encoded(text)
     resp.content_type = falcon.MEDIA_HTML
     tag = hashlib.blake2b(data, digest_size=12).hexdigest()
     resp.etag = tag
@@ -189,6 +189,11 @@ def _html(resp: falcon.Response, text: str, req: falcon.Request | None = None) -
         resp.status = 304
     else:
         resp.data = data
+
+
+def _encoded(text: str) -> bytes:
+    """A text may hold what a sender wrote: lone surrogates are written out."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _url(req: falcon.Request) -> str:

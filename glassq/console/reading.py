@@ -45,4 +45,8 @@ def read_fields(req: falcon.Request) -> FormFields:
     found = [(name, each) for name, values in given.items() for each in values]
     if len(found) > _MOST_FIELDS or not all(isinstance(each, str) for _, each in found):
         raise refused(400, f"expected at most {_MOST_FIELDS} texts")
+    try:
+        "".join(each for pair in found for each in pair).encode()
+    except UnicodeEncodeError:
+        raise refused(400, "a text has half of a character (a lone surrogate)") from None
     return FormFields(found)

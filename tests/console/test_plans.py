@@ -331,6 +331,17 @@ def test_an_edited_copy_is_a_new_delivery_whose_secrets_stay(house: Site, queue:
     assert after[:16] in trail.note
 
 
+def test_half_a_character_breaks_no_page(house: Site, queue: Queue) -> None:
+    old = a_delivery(body=b'{"a":"\\ud800"}', buried=ERROR)
+    put(queue, old, "buried")
+    browser = house.signed_in()
+    for path in ("", "/body", "/edit", ".json"):
+        page = browser.get(f"/d/{old.id}{path}")
+        assert (page.status_code, "\\ud800" in page.text) == (200, True), path
+    answer = browser.ask("POST", "/notes", {"Content-Type": "application/json"}, body='{"text":"\\ud800"}')
+    assert (answer.status_code, "half of a character" in answer.text) == (400, True)
+
+
 def test_what_a_form_would_change_is_not_edited_at_all(house: Site, queue: Queue) -> None:
     old = a_delivery(body=b"one\r\ntwo\x00", buried=ERROR)
     put(queue, old, "buried")
