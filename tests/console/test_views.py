@@ -12,7 +12,9 @@ from urllib.parse import quote
 
 import pytest
 
+from glassq.console.console import LOOKUPS, SEARCHES
 from glassq.console.filtering import quoted
+from glassq.console.server import THREADS
 from glassq.ledger import Entry, open_ledger
 from glassq.operations import activity, follow, schedules, sources
 from glassq.operations.document import to_json
@@ -190,6 +192,36 @@ def test_a_search_that_names_one_goes_straight_there(viewer: Browser, at_work: S
     assert "Buried groups" in words
     assert "What was looked at" in words
     assert "Nothing was found" in words_of(viewer.get("/search?q=zzzz"))
+
+
+def test_searches_do_not_hold_all_threads(at_work: Site, viewer: Browser) -> None:
+    operator, places = at_work.signed_in(), at_work.console.searches
+    assert SEARCHES + LOOKUPS < THREADS
+    with places.one(VIEWER):
+        answer = viewer.get("/search?q=zzzz")
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
+        assert "as many searches go on as may: 1 of yours" in words_of(answer)
+        # without words nothing is looked for
+        assert viewer.get("/search").status_code == 200
+        assert operator.get("/search?q=zzzz").status_code == 200
+        with places.one("somebody"):
+            assert "as many searches go on as may: 2" in words_of(operator.get("/search?q=zzzz"))
+    assert viewer.get("/search?q=zzzz").status_code == 200
+
+
+def test_a_page_that_says_nothing_new_is_not_sent_again(at_work: Site, viewer: Browser) -> None:
+    for path in ("/activity", "/live", "/sources", "/health"):
+        page = viewer.get(path)
+        at_work.clock.go_on(7)
+        again = viewer.get(path, If_None_Match=page.headers["etag"])
+        assert (again.status_code, again.text) == (304, ""), path
+    answer = viewer.get("/live?state=done", If_None_Match=page.headers["etag"])
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/search?q=abc&since=9999999d", "/search?q=abc&until=9999999d", "/?part=main"])
+def test_what_nobody_would_ask_is_no_bug_of_ours(viewer: Browser, path: str) -> None:
+    assert viewer.get(path).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def edit(console: Console, request: PageRequest) -> Answer:
 
 def _tell(console: Console, request: PageRequest) -> Story:
     operations = console.operations_for(request.actor)
-    with operations.looking() as queue:
+    with console.lookups.one(request.actor.name), operations.looking() as queue:
         return operation.tell(operations, queue, request.path["id"], Silent())
 
 
