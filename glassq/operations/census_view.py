@@ -160,6 +160,10 @@ class CensusView:
         """How many are buried in all, by the queue."""
         return sum(self.counts.values())
 
+    def buried_in(self, tube: str | None) -> int:
+        """How many are buried in this tube (None: in all of them), by the queue."""
+        return self.total if tube is None else self.counts.get(tube, 0)
+
     @property
     def sources(self) -> tuple[str, ...]:
         """The sources of what lies buried."""
@@ -197,8 +201,9 @@ class CensusView:
             for entry in alike.entries:
                 if _of_age(entry, filter_, now):
                     grouping.tally(kind, entry.delivery or entry.ref).add(entry.failed)
-        total = self.total if filter_.tube is None else self.counts.get(filter_.tube, 0)
-        return BuriedGroups(filter_.tube or tube, total, by, tuple(grouping.groups()), self.short)
+        return BuriedGroups(
+            filter_.tube or tube, self.buried_in(filter_.tube), by, tuple(grouping.groups()), self.short
+        )
 
     def _fitting(self, filter_: Filter) -> list[BuriedKind]:
         """The kinds that fit, that of the newest entry first; of their age nothing is known."""

@@ -86,10 +86,15 @@ def buried(operations: Operations, queue: Inspector, selection: Selection, progr
     tubes, total = _counted(operations, queue, selection)
     search = Search(buried_matching(operations, queue, selection.filter, progress), selection.limit)
     rows = tuple(_row(found) for found in search)
-    fit: int | None = len(rows)
-    if search.short or (len(rows) == selection.limit and total > len(rows)):
-        fit = None if selection.filter or search.short else total
+    fit = known_fit(len(rows), selection.limit, total, filtered=bool(selection.filter), short=search.short)
     return BuriedList(selection.filter.tube or operations.tube, tuple(tubes), total, rows, fit, search.short)
+
+
+def known_fit(seen: int, limit: int | None, total: int, *, filtered: bool, short: str) -> int | None:
+    """How many fit, as far as one can tell who looked for `limit` of them, and has seen so many. See BuriedList."""
+    if short or (seen == limit and total > seen):
+        return None if filtered or short else total
+    return seen
 
 
 def rows_of(operations: Operations, queue: Inspector, refs: Sequence[str]) -> tuple[BuriedRow, ...]:

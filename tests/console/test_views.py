@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
@@ -16,10 +16,7 @@ from glassq.console.console import LOOKUPS, SEARCHES
 from glassq.console.filtering import quoted
 from glassq.console.server import THREADS
 from glassq.ledger import Entry, open_ledger
-from glassq.operations import activity, follow, schedules, sources
-from glassq.operations.document import to_json
-from glassq.operations.filters import Filter
-from glassq.operations.hints import adapt_hints
+from glassq.operations import activity
 from glassq.operations.progress import Silent
 from tests.cli.conftest import NASTY, a_delivery, evidence, put
 from tests.conftest import Beanstalkd
@@ -141,22 +138,6 @@ def test_charts_are_of_one_of_three_times(viewer: Browser, hours: str) -> None:
     assert answer.status_code == 200
     chosen = hours if hours in ("6", "24") else "1"
     assert f'<b aria-current="true">{chosen} h</b>' in answer.text
-
-
-def test_twins_are_the_documents_of_the_commands(viewer: Browser, at_work: Site) -> None:
-    operations = at_work.console.operations
-    told = at_work.console.sampler.view().status
-    assert told is not None
-    assert viewer.json("/.json") == plain(adapt_hints(told.document(), at_work.console.adapt))
-    assert viewer.json("/schedules.json") == plain(schedules.snapshot(operations).document())
-    assert viewer.json("/sources.json") == plain(sources.snapshot(operations).document())
-    entries = follow.Follower(operations, Filter(), None, Silent(), once=True).before(200)
-    assert viewer.json("/live.json") == plain([follow.document(entry) for entry in entries])
-    assert viewer.json("/activity.json") == plain(activity.document(activity.newest(operations, limit=200)))
-
-
-def plain(document: object) -> Any:
-    return json.loads(to_json(document))
 
 
 def test_queues_show_their_rate_and_when_they_are_empty(viewer: Browser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from operator import methodcaller
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -68,21 +69,37 @@ def test_each_waits_once_and_the_next_pool_finds_it(beanstalkd: Beanstalkd, queu
         run.put(["hot"] * 100)
         run.pool.start().ready()
         wait_for(lambda: parked(queue) == 99, "all but one to be parked")
+        wait_for(lambda: queue.stats_tube("glassq").reserved == 1, "what was parked to be proven")
+        # What follows puts nothing, so nobody needs the syncer, whose probes beanstalkd counts as it counts deliveries:
+        # each of its connections puts one, and each round releases one.
+        beanstalkd.syncer.stop()
+        assert sorted(_ever_put(queue).values()) == [99, 100], "each was put once, and parked once"
         put, released = queue.max_job_id(), _released(queue)
         # an operator pauses the tube: what it has parked waits as well
         assert queue.pause(60)
         hold.unlink()
-        run.finish(1)
+        _all_wait(run, queue, done=1)
         assert run.pool.process is not None
         run.pool.process.end()
         run.pool.start()
-        wait_for(lambda: "pool is ready" in run.pool.log().rpartition("pool starts")[2], "the next pool")
-        assert (run.count(), parked(queue)) == (1, 99)
+        _all_wait(run, queue, done=1)
         assert queue.pause(0)
         run.finish(100)
-        assert queue.max_job_id() == put + 1, "each was put and parked, and no more (and one was a probe of ours)"
+        assert queue.max_job_id() == put + 1, "nothing was put since, but for a probe of ours"
         assert _released(queue) == released
         assert run.at_once() == []
+
+
+def _all_wait(run: KeyRun, queue: Queue, *, done: int) -> None:
+    """Waits until both children wait for deliveries; so many are done then, and all others are parked."""
+    wait_for(lambda: queue.stats_tube("glassq").waiting == 2, f"both children to wait\n{run.pool.log()[-3000:]}")
+    assert (run.count(), parked(queue)) == (done, 100 - done)
+
+
+def _ever_put(queue: Queue) -> dict[str, int]:
+    """How many jobs have come into each tube where deliveries are, since it was there."""
+    tubes = [tube for tube in queue.tubes() if tube == "glassq" or parking_tube("glassq", tube)]
+    return {tube: queue._call(methodcaller("stats_tube", tube))["total-jobs"] for tube in tubes}
 
 
 def _released(queue: Queue) -> int:

@@ -137,8 +137,10 @@ def _listed(
     entries = census.matching(wanted, request.now)
     with operations.looking() as queue:
         rows = listing.rows_of(operations, queue, [entry.ref for entry in entries[:LIMIT]])
-    tubes = tuple(census.tubes)
-    found = BuriedList(wanted.tube or operations.tube, tubes, census.total, rows, len(entries), census.short)
+    total = census.buried_in(wanted.tube)
+    # as the command tells it, which looks for no more than it lists
+    fit = listing.known_fit(min(len(entries), LIMIT), LIMIT, total, filtered=bool(wanted), short=census.short)
+    found = BuriedList(wanted.tube or operations.tube, census.tubes, total, rows, fit, census.short)
     shown = tuple(_delivery_row(row) for row in rows)
     return found, _view(census, request.now, rows=shown, more=_more(entries, rows))
 

@@ -136,7 +136,9 @@ class AwsPool(ABC):
     def worked(self) -> list[tuple[str, str, int]]:
         """What was begun, failed and done: the word, the delivery, and the pid."""
         record = self.home / "worked"
-        lines = record.read_text().splitlines() if record.exists() else []
+        text = record.read_text() if record.exists() else ""
+        # a line that is written right now may be there in part, where it crosses two pages
+        lines = text[: text.rfind("\n") + 1].splitlines()
         return [(word, delivery, int(pid)) for word, delivery, pid in (line.split() for line in lines)]
 
     def done(self) -> list[str]:
