@@ -13,7 +13,6 @@ from glassq.console.plans import MOST, ActionPlan, Plans
 from glassq.console.routes import ROUTES
 from glassq.delivery import decode
 from glassq.errors import NotFound
-from glassq.ledger import Entry, open_ledger
 from glassq.operations import activity
 from glassq.operations.progress import Silent
 from glassq.operations.result import Report
@@ -32,17 +31,6 @@ if TYPE_CHECKING:
     from tests.queues.raw import Queue
 
 ERROR = "HttpError: 503 from photos"
-
-
-@pytest.fixture
-def house(beanstalkd: Beanstalkd, tmp_path: Path) -> Iterator[Site]:
-    """A console on a queue and a ledger; it looks at what lies buried when a test says so."""
-    made = site_of(tmp_path, beanstalkd.url, queue=queue_section(beanstalkd.url))
-    ledger, now = open_ledger(made.console.settings.ledger), made.clock()
-    ledger.record(Entry("d-1", "mirror", now, "done", 1, now, 0.5))
-    ledger.close()
-    yield made
-    made.console.runs.close()
 
 
 def bury(queue: Queue, count: int, error: str = ERROR) -> list[Delivery]:
@@ -369,6 +357,8 @@ def test_what_a_form_would_change_is_not_edited_at_all(house: Site, queue: Queue
     [
         ("/plan/purge", {"cause": "0" * 12}, 404, "no plan of purge"),
         ("/plan/kick", {"id": "x", "cause": "0" * 12}, 400, "either some that are chosen, or a filter"),
+        ("/plan/kick", {}, 400, "nothing is chosen"),
+        ("/plan/archive", {"source": " ", "all": ""}, 400, "nothing is chosen"),
         ("/plan/kick", {"cause": "nothex"}, 400, "12 hex digits"),
         ("/plan/move", {"cause": "0" * 12}, 400, "--to"),
         ("/plan/move", {"cause": "0" * 12, "to": "a b"}, 400, "--to"),
