@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ log = logger("glassq.console")
 
 # The header with which a page asks for its own live parts.
 LIVE = "HTTP_GLASSQ_LIVE"
+# What app.js keeps true by itself: how long ago something was, and the time of the page.
+_COUNTED = re.compile(rb"(?<=<span>)[^<]*(?=</span> <span class=\"utc\">|</span></time>)|<time [^>]*data-now.*?</time>")
 _FOR_EVER = "public, max-age=31536000, immutable"
 
 
@@ -170,25 +173,18 @@ def _document(answer: Page) -> object:
 
 def _page(console: Console, answer: Page, request: PageRequest, actor: Actor | None) -> str:
     values = {"title": answer.title, "document": answer.document, "request": request, **answer.values}
-    part = request.params.get("part", "")
-    try:
-        return console.html(answer.template, values, actor, request.url, part)
-    except KeyError:
-        if part:
-            raise falcon.HTTPNotFound from None
-        raise
+    return console.html(answer.template, values, actor, request.url)
 
 
 def _html(resp: falcon.Response, text: str, req: falcon.Request | None = None) -> None:
-    """The page; a live part of it that the browser has already is not sent again."""
+    """The page. A browser that has it, but for how long ago things were, is not sent it again."""
     data = _encoded(text)
-    resp.content_type = falcon.MEDIA_HTML
-    tag = hashlib.blake2b(data, digest_size=12).hexdigest()
-    resp.etag = tag
+    tag = hashlib.blake2b(_COUNTED.sub(b"", data), digest_size=12).hexdigest()
+    resp.etag = f'W/"{tag}"'
     if req is not None and req.env.get("HTTP_IF_NONE_MATCH", "").strip('W/"') == tag:
         resp.status = 304
     else:
-        resp.data = data
+        resp.content_type, resp.data = falcon.MEDIA_HTML, data
 
 
 def _encoded(text: str) -> bytes:

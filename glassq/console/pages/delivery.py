@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from glassq.console.filtering import quoted
 from glassq.console.guard import MAX_BODY
 from glassq.console.request import Page, Text
 from glassq.errors import InvalidRequest
@@ -77,7 +79,7 @@ def delivery(console: Console, request: PageRequest) -> Answer:
         "events": [_shown(event) for event in (reversed(events) if newest_first else events)],
         "newest_first": newest_first,
         "as_tree": view.tree_possible and request.params.get("body") == "tree",
-        "command": console.command(f"show {view.id}"),
+        "command": console.command(f"show {quoted(view.id)}"),
     }
     return Page("delivery.html", view.id, story.document(), values)
 
@@ -101,7 +103,7 @@ def edit(console: Console, request: PageRequest) -> Answer:
 
 def _tell(console: Console, request: PageRequest) -> Story:
     operations = console.operations_for(request.actor)
-    with operations.looking() as queue:
+    with console.lookups.one(request.actor.name), operations.looking() as queue:
         return operation.tell(operations, queue, request.path["id"], Silent())
 
 
@@ -129,7 +131,7 @@ def view_of(story: Story) -> DeliveryView:
         cause_words=found.cause.words if found and failed else "",
         facts=tuple((title, facts) for title, facts in _facts(story) if facts),
         related=tuple(_related(story, user)),
-        log_command=f"journalctl -u 'glassq*' -g {_id(story)}",
+        log_command=f"journalctl -u 'glassq*' -g {shlex.quote(_id(story))}",
         body=story.body,
         body_text=shown,
         body_words=_body_words(story),
