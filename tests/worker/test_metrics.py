@@ -299,7 +299,7 @@ class Asked:
 
 
 class Asking(BeanstalkInspector):
-    def check(self) -> None:
+    def check(self, *, aside: bool = False) -> None:
         """That needs a server."""
 
 
