@@ -13,9 +13,9 @@ from glassq.console.assets import Assets
 from glassq.console.doors import Doors
 from glassq.console.guard import TWIN
 from glassq.console.keys import open_key, state_directory
-from glassq.console.limits import Tries
+from glassq.console.limits import Places, Tries
 from glassq.console.links import Links
-from glassq.console.notes import Notes
+from glassq.console.notes import Notes, Pausers
 from glassq.console.plans import Plans
 from glassq.console.render import Frame, Pause, Renderer
 from glassq.console.runs import Runs
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 
 # So many failed logins of one name and peer, and then so long none, in seconds.
 LOGINS, LOGIN_PAUSE = 5, 30.0
+# Of the server's threads so many may search, or ask the queue for one delivery: a pause, or a stop, finds one free.
+SEARCHES, LOOKUPS = 2, 4
+# Pauses that end within so many seconds are one.
+TOGETHER = 30.0
 # The actor of what the console does by itself.
 ITSELF = "glassq-console"
 # From where it is done, as the trail says it.
@@ -73,6 +77,8 @@ class Console:
         self.sessions = Sessions(key, directory, self._unix)
         self.links = Links(key, self._unix)
         self.tries = Tries(LOGINS, LOGIN_PAUSE, time.monotonic)
+        self.searches = Places(SEARCHES, 1, "searches")
+        self.lookups = Places(LOOKUPS, LOOKUPS, "looks at single deliveries")
         self.assets = Assets()
         self.renderer = Renderer(self.assets, self.base, self.adapt)
         self.operations = self._operations(ITSELF)
@@ -80,8 +86,9 @@ class Console:
         self.sampler = Sampler(self.operations)
         self.doctor = Doctor(self.operations)
         self.notes = Notes(self.operations)
+        self.pausers = Pausers(self.operations)
         self.plans = Plans(clock)
-        self.runs = Runs(self.operations_for, self.operations, self.instance, self.census.left)
+        self.runs = Runs(self.operations_for, self.operations, self.instance, self.census.left, directory)
 
     def start(self) -> None:
         """Begins to look at the queue."""
@@ -128,7 +135,7 @@ class Console:
             seen = {
                 "verdict": self.verdict(),
                 "buried": census.total if census.looked_at is not None else None,
-                "paused": pauses(self.sampler.view()),
+                "paused": pauses(self.sampler.view(), self.pausers),
             }
         return Frame(
             actor=actor,
@@ -142,17 +149,23 @@ class Console:
             **seen,
         )
 
-    def html(self, template: str, values: Mapping[str, Any], actor: Actor | None, url: str = "", part: str = "") -> str:
-        """A page, or the part of it that has this name. Raises KeyError where it has no such part."""
-        return self.renderer.page(template, self.frame(actor, url), values, part)
+    def html(self, template: str, values: Mapping[str, Any], actor: Actor | None, url: str = "") -> str:
+        """A page."""
+        return self.renderer.page(template, self.frame(actor, url), values)
 
     def _unix(self) -> float:
         return self.clock().timestamp()
 
 
-def pauses(samples: Samples) -> tuple[Pause, ...]:
-    """What is paused, tube by tube, or all of it at once."""
+def pauses(samples: Samples, pausers: Pausers) -> tuple[Pause, ...]:
+    """What is paused, and by whom: tube by tube, or all of it at once where all ends together."""
     paused = samples.paused
-    if len(paused) > 1 and len(paused) == len(samples.tubes):
-        return (Pause("", until(min(tube.paused_for for tube in paused))),)
-    return tuple(Pause(tube.name, until(tube.paused_for)) for tube in paused)
+    lengths = [tube.paused_for for tube in paused]
+    if len(paused) > 1 and len(paused) == len(samples.tubes) and max(lengths) - min(lengths) < TOGETHER:
+        return (_pause("", min(lengths), pausers),)
+    return tuple(_pause(tube.name, tube.paused_for, pausers) for tube in paused)
+
+
+def _pause(tube: str, seconds: int, pausers: Pausers) -> Pause:
+    by = pausers.of(tube)
+    return Pause(tube, until(seconds), by.actor, by.at) if by else Pause(tube, until(seconds))

@@ -27,13 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from glassq.console.plans import Work
+    from glassq.console.plans import RunFollower, Work
     from glassq.console.request import FormFields
     from glassq.operations import Operations
     from glassq.operations.census import Census
     from glassq.operations.census_view import CensusEntry, CensusView
     from glassq.operations.pace import Pace
-    from glassq.operations.progress import Progress
     from glassq.operations.result import Report, Result
     from glassq.queues.base import Inspector
 
@@ -78,6 +77,9 @@ class Planner:
         """Raises NotFound for what is no kind of plan, and what the operation raises."""
         if kind not in VERBS:
             raise NotFound(f"there is no plan of {kind}")
+        if not self._ids and not self._filter and self._form.get("all") != "1" and kind != "bury":
+            # a form of which nothing is chosen must not mean everything
+            raise InvalidRequest("nothing is chosen: choose some with their boxes first, or a group, or a filter")
         with self._operations.queue() as queue:
             if kind == "replay":
                 return self._copy(queue) if "body" in self._form else self._replay(queue)
@@ -258,7 +260,7 @@ def _carry_entries(
     target: str,
     operations: Operations,
     queue: Inspector,
-    progress: Progress,
+    progress: RunFollower,
     pace: Pace = AT_ONCE,
 ) -> Report:
     chosen = tuple(_chosen(entry, now) for entry in entries)
@@ -271,7 +273,7 @@ def _carry(
     target: str,
     operations: Operations,
     queue: Inspector,
-    progress: Progress,
+    progress: RunFollower,
     pace: Pace = AT_ONCE,
 ) -> Report:
     """Carries out what is chosen; what was left out before was told with the plan."""
@@ -280,7 +282,8 @@ def _carry(
         return kick.carry_out(operations, queue, plan, progress, pace)
     if did is Did.MOVED:
         return move.carry_out(operations, queue, plan, progress, target)
-    return archive.carry_out(operations, queue, plan, progress, archive.default_directory(operations))
+    directory = archive.default_directory(operations)
+    return archive.carry_out(operations, queue, plan, progress, directory, progress.archived_in)
 
 
 def _carry_bury(
@@ -288,7 +291,7 @@ def _carry_bury(
     reason: str,
     operations: Operations,
     queue: Inspector,
-    progress: Progress,
+    progress: RunFollower,
     _pace: Pace = AT_ONCE,
 ) -> Report:
     return bury.carry_out(operations, queue, Plan(Did.BURIED, chosen), progress, reason)

@@ -8,20 +8,21 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from glassq.errors import NotFound
 from glassq.operations.pace import Pace
+from glassq.operations.progress import Progress
 from glassq.operations.result import Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
+    from pathlib import Path
 
     from glassq.operations import Operations
     from glassq.operations.bulk import Chosen
     from glassq.operations.filters import Filter
-    from glassq.operations.progress import Progress
     from glassq.operations.result import Result
     from glassq.queues.base import Inspector
 
@@ -31,8 +32,16 @@ MOST, MOST_CHOSEN = 50, 400_000
 # So many of the chosen ones are shown, the newest.
 SAMPLE = 5
 
+
+class RunFollower(Progress, Protocol):
+    """Whom what carries a plan out tells how far it is."""
+
+    def archived_in(self, file: Path) -> None:
+        """This file holds from now on what is about to be deleted from the queue: the way back, whatever happens."""
+
+
 # What carries a plan out.
-Work = Callable[["Operations", "Inspector", "Progress", Pace], Report]
+Work = Callable[["Operations", "Inspector", RunFollower, Pace], Report]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +147,6 @@ class Plans:
         self._plans = alive
 
 
-def _over(_operations: Operations, _queue: Inspector, _progress: Progress, _pace: Pace) -> Report:
+def _over(_operations: Operations, _queue: Inspector, _progress: RunFollower, _pace: Pace) -> Report:
     """A plan is carried out once."""
     raise NotFound("this plan was carried out")

@@ -10,17 +10,19 @@ import shlex
 import threading
 import time
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from glassq.console.alone import SharedState
 from glassq.console.plans import ActionPlan, new_id, reasons
+from glassq.console.slots import RunSlots
 from glassq.console.troubles import problem_of
 from glassq.errors import Conflict, GlassqError, LedgerError, NotFound, SettingsError, Stopped
 from glassq.log import fields, logger
 from glassq.operations import activity as activities
-from glassq.operations import restore
+from glassq.operations import archive, restore
 from glassq.operations.activity import CameTo
 from glassq.operations.pace import AT_ONCE
 from glassq.operations.progress import Silent
@@ -31,11 +33,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from datetime import datetime
 
+    from glassq.console.plans import RunFollower, Work
     from glassq.console.roles import Actor
     from glassq.ledger.activity import Activity
     from glassq.operations import Operations
     from glassq.operations.pace import Pace
-    from glassq.operations.progress import Progress
     from glassq.queues.base import Inspector
 
 log = logger("glassq.console")
@@ -59,7 +61,8 @@ class Run:
 
     `state` is "waiting", "running", "done", "stopped", "failed" or "interrupted" (the console ended). `done` of `total`
     were dealt with, `doing` says what is done right now. `steps` are what happened, `sums` counts what came of the
-    deliveries, `outcomes` what their work came to, `failed` says what failed again. `file` holds what was archived.
+    deliveries, `outcomes` what their work came to, `failed` says what failed again. `file` holds what was archived, and
+    `undo` is the run that puts it back, or was to.
     """
 
     id: str
@@ -82,7 +85,7 @@ class Run:
     error: str = ""
     todo: str = ""
     file: str = ""
-    undone_by: str = ""
+    undo: Run | None = None
 
     @property
     def can_stop(self) -> bool:
@@ -92,12 +95,23 @@ class Run:
     @property
     def can_undo(self) -> bool:
         """Whether what it archived can be put back."""
-        return bool(self.file and self.ended and not self.undone_by)
+        undone = self.undo is not None and (self.undo.can_stop or self.undo.is_whole)
+        return bool(self.file and self.ended and not undone)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it did all that it was to do, or found it done."""
+        return self.state == "done" and not self.sums.get(Did.NOTHING)
+
+    @property
+    def undone_by(self) -> str:
+        """The id of its undo; "" where there is none."""
+        return self.undo.id if self.undo else ""
 
     def document(self) -> dict[str, Any]:
         """The run for JSON."""
-        names = [name for name in self.__dataclass_fields__ if name not in ("plan", "steps", "left_out")]
-        told = {name: getattr(self, name) for name in names}
+        names = [name for name in self.__dataclass_fields__ if name not in ("plan", "steps", "left_out", "undo")]
+        told = {name: getattr(self, name) for name in (*names, "undone_by")}
         steps = [{"at": at, "words": words} for at, words in self.steps]
         return {**told, "left_out": dict(self.left_out), "steps": steps}
 
@@ -105,9 +119,10 @@ class Run:
 class RunProgress:
     """The Progress of a run: numbers that pages show, and a flag that ends it."""
 
-    def __init__(self, run: Run, clock: Callable[[], datetime], told: Callable[[], None]) -> None:
+    def __init__(self, run: Run, slots: RunSlots, clock: Callable[[], datetime], told: Callable[[], None]) -> None:
         """`told` is called now and then, once the numbers have changed."""
         self._run = run
+        self._slots = slots
         self._clock = clock
         self._told = told
         self._next = time.monotonic() + TOLD_EVERY
@@ -117,12 +132,17 @@ class RunProgress:
     def advance(self, done: int, total: int, words: str) -> None:
         """Raises Stopped."""
         run = self._run
-        if words == OUTCOMES:
+        if words == archive.WRITING:
+            run.doing = f"{words}: {done} of {total}"
+        elif words == OUTCOMES:
+            # others may work meanwhile
+            self._slots.give(run.id)
             if not self._followed:
                 self.note(f"{total} kicked: waiting for what comes of {'it' if total == 1 else 'them'}")
             self._followed = total
             run.doing = f"waiting for outcomes, {done} of {total} are here"
         else:
+            self.begin()
             if self._followed:
                 went = "1 went well" if self._followed == 1 else f"{self._followed} went well"
                 self.note(f"{went}: the next ones follow")
@@ -132,6 +152,20 @@ class RunProgress:
             self._told()
             self._next = time.monotonic() + TOLD_EVERY
         self.wait(0)
+
+    def begin(self) -> None:
+        """Returns once the run may work. Raises Stopped."""
+        run = self._run
+
+        def waits(words: str) -> None:
+            run.doing = words
+
+        self._slots.take(run.id, f'"{run.title}" by {run.actor}', self, waits)
+
+    def archived_in(self, file: Path) -> None:
+        """The file is the run's, and the ledger knows it before anything leaves the queue."""
+        self._run.file = str(file)
+        self._told()
 
     def wait(self, seconds: float) -> None:
         """Raises Stopped."""
@@ -160,10 +194,12 @@ class Runs:
         itself: Operations,
         instance: str,
         left: Callable[[Iterable[str]], None],
+        directory: Path,
     ) -> None:
         """`itself` are the operations of the console; its runs' ids begin with `instance`.
 
-        `left` is told the references of jobs that are perhaps not buried any more.
+        The processes of this console share the directory. `left` is told the references of jobs that are perhaps not
+        buried any more.
         """
         self._operations_for = operations_for
         self._itself = itself
@@ -173,21 +209,33 @@ class Runs:
         self._runs: dict[str, Run] = {}
         self._stops: dict[str, RunProgress] = {}
         self._threads: list[threading.Thread] = []
-        self._slots = threading.BoundedSemaphore(AT_A_TIME)
+        self._undos: dict[str, Run] = {}
+        self._slots = RunSlots(AT_A_TIME)
+        self._shared = SharedState(directory)
         self._closing = False
 
     def start(self) -> None:
         """Marks what an earlier process did not bring to its end: killed, it could not."""
         try:
-            unended = activities.newest(self._itself, state="running")
-        except (LedgerError, SettingsError):
+            self._shared.join()
+            self._mark()
+        except (OSError, LedgerError, SettingsError) as error:
+            # it is tried again as soon as somebody looks at such a run
+            log.warning("runs that were interrupted cannot be marked %s", fields(why=error))
+
+    def _mark(self) -> None:
+        """Marks runs that no process carries out. Raises OSError, LedgerError and SettingsError."""
+        if not self._shared.is_alone():
             return
+        unended = activities.newest(self._itself, state="running")
         written = self._itself.activities(Silent())
         for each in unended:
-            if each.via == "console" and each.run.startswith(self._instance):
+            if each.via == "console" and each.run.startswith(self._instance) and each.run not in self._runs:
                 log.warning("a run was interrupted %s", fields(run=each.run, actor=each.actor, did=each.did))
                 words = f"the console ended; until then {each.done} of {each.chosen}"
-                written.end(each.id, CameTo("interrupted", note=words))
+                # the note before says the way back
+                note = "; ".join(filter(None, (words, each.note)))
+                written.end(each.id, CameTo("interrupted", note=note))
 
     def close(self) -> None:
         """Has all runs end between two deliveries, and record how far they came."""
@@ -199,6 +247,7 @@ class Runs:
         until = time.monotonic() + PATIENCE
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
+        self._shared.leave()
 
     def begin(self, plan: ActionPlan, actor: Actor, pace: Pace = AT_ONCE, command: str = "") -> str:
         """Begins to carry out a plan; the run's id. Raises Conflict while the console ends."""
@@ -220,29 +269,57 @@ class Runs:
     def get(self, id_: str) -> Run:
         """The run. Raises NotFound; LedgerError and SettingsError where the ledger cannot be asked for an older one."""
         with self._lock:
-            if id_ in self._runs:
-                return self._runs[id_]
+            run = self._runs.get(id_)
+        if run is None:
+            run = self._recorded(id_)
+            run.undo = self._undos.get(id_) or self._recorded_undo(run)
+        return run
+
+    def _recorded(self, id_: str) -> Run:
+        """The run as the ledger has it."""
+        run = self._read(id_)
+        if run.ended is None:
+            with suppress(OSError):
+                self._mark()
+            run = self._read(id_)
+        return run
+
+    def _read(self, id_: str) -> Run:
         with self._itself.ledger() as ledger:
             told = ledger.activities(run=id_)
         if not told:
             raise NotFound("there was no such run, or the ledger has forgotten it")
         return _from_ledger(told[-1])
 
+    def _recorded_undo(self, run: Run) -> Run | None:
+        """The run before this process that put back what the run archived, or was to; the newest."""
+        if not run.file:
+            return None
+        undoing = f"glassq {_restore(run.file)}"
+        with self._itself.ledger() as ledger:
+            told = ledger.activities(did="restore", since=run.began)
+        return next((_from_ledger(each) for each in told if each.run and each.command == undoing), None)
+
     def stop(self, id_: str, actor: Actor) -> None:
-        """Ends it between two deliveries; does nothing to one that is over. Raises NotFound."""
+        """Ends it between two deliveries; does nothing to one that is over. Raises NotFound and Conflict."""
         run = self.get(id_)
         progress = self._stops.get(id_)
+        if run.ended is None and id_ not in self._runs:
+            raise Conflict("another process of the console carries it out, or nobody knows: it cannot be stopped here")
         if run.ended is None and progress is not None and not progress.stopping.is_set():
             progress.note(f"{actor.name} stops it")
             progress.stopping.set()
 
     def undo(self, id_: str, actor: Actor) -> str:
-        """Puts back what the run archived, once; the id of the run that does. Raises NotFound and Conflict."""
+        """Puts back what the run archived; the id of the run that does, or did. Raises NotFound and Conflict.
+
+        What failed, or was stopped, may be undone again: what is back already is left out.
+        """
         with self._undoing:
             run = self.get(id_)
-            if not run.undone_by:
-                run.undone_by = self._undo(run, actor)
-            return run.undone_by
+            if run.can_undo:
+                run.undo = self._undos[id_] = self._runs[self._undo(run, actor)]
+            return run.undone_by or self._undo(run, actor)
 
     def _undo(self, run: Run, actor: Actor) -> str:
         if not run.can_undo:
@@ -258,7 +335,7 @@ class Runs:
             work=restoring(Path(run.file)),
             cause=run.plan.cause if run.plan else "",
         )
-        return self.begin(plan, actor, command=f"restore {shlex.quote(run.file)}")
+        return self.begin(plan, actor, command=_restore(run.file))
 
     def _carry(self, carrying: _Carrying) -> None:
         try:
@@ -275,6 +352,7 @@ class Runs:
         over = [id_ for id_, run in self._runs.items() if run.ended is not None]
         for id_ in over[:-MOST_KEPT]:
             del self._runs[id_]
+            self._undos.pop(id_, None)
 
 
 class _Carrying:
@@ -286,12 +364,12 @@ class _Carrying:
         plan: ActionPlan,
         operations: Operations,
         pace: Pace,
-        slots: threading.BoundedSemaphore,
+        slots: RunSlots,
         closing: Callable[[], bool],
     ) -> None:
         self.run, self.plan = run, plan
         self._operations, self._pace, self._slots, self._closing = operations, pace, slots, closing
-        self.progress = RunProgress(run, operations.clock, self._tell)
+        self.progress = RunProgress(run, slots, operations.clock, self._tell)
         self._written = operations.activities(self.progress)
         self._activity = ""
 
@@ -309,14 +387,10 @@ class _Carrying:
 
     def _report(self) -> Report:
         """What came of it. It raises nothing."""
-        run, slots = self.run, self._slots
+        run = self.run
         try:
-            while not slots.acquire(timeout=0.2):
-                self.progress.wait(0)
-        except Stopped as error:
-            return Report(error=error)
-        try:
-            run.state = "running"
+            self.progress.begin()
+            run.state, run.doing = "running", ""
             with self._operations.queue() as queue:
                 return self.plan.work(self._operations, queue, self.progress, self._pace)
         except GlassqError as error:
@@ -325,10 +399,13 @@ class _Carrying:
             log.error("bug in a run of glassq-console %s", fields(run=run.id), exc_info=error)
             return Report(error=GlassqError("this is a bug of ours: the log of glassq-console has it"))
         finally:
-            slots.release()
+            self._slots.give(run.id)
 
     def _tell(self) -> None:
-        self._written.update(self._activity, CameTo(done=self.run.done))
+        file = self.run.file
+        self._written.update(
+            self._activity, CameTo(done=self.run.done, note=archive.way_back(Path(file)) if file else None)
+        )
 
     def _show(self, report: Report, came_to: CameTo) -> None:
         run = self.run
@@ -339,16 +416,16 @@ class _Carrying:
         run.sums, run.outcomes, run.doing = report.sums(), dict(report.outcomes), ""
         run.left_out = reasons(each for each in report.results if each.did in (Did.NOTHING, Did.LEFT_OUT))
         run.done = max(run.done, came_to.done or 0)
-        run.file = str(getattr(report, "file", None) or "")
+        run.file = str(getattr(report, "file", None) or run.file)
         if report.error is not None and not isinstance(report.error, Stopped):
             problem = problem_of(report.error)
             run.error, run.todo = problem.words, problem.todo
 
 
-def restoring(file: Path) -> Callable[[Operations, Inspector, Progress, Pace], Report]:
+def restoring(file: Path) -> Work:
     """The work that puts back what is in this file."""
 
-    def carry_out(operations: Operations, queue: Inspector, progress: Progress, _pace: Pace) -> Report:
+    def carry_out(operations: Operations, queue: Inspector, progress: RunFollower, _pace: Pace) -> Report:
         with restore.locked([file]):
             plan = restore.plan(operations, queue, [file], progress)
             return restore.carry_out(operations, queue, plan, progress)
@@ -356,7 +433,12 @@ def restoring(file: Path) -> Callable[[Operations, Inspector, Progress, Pace], R
     return carry_out
 
 
-def _done(_operations: Operations, _queue: Inspector, _progress: Progress, _pace: Pace) -> Report:
+def _restore(file: str) -> str:
+    """The command that puts back what is in the file."""
+    return f"restore {shlex.quote(file)}"
+
+
+def _done(_operations: Operations, _queue: Inspector, _progress: RunFollower, _pace: Pace) -> Report:
     """What is kept of a run's plan is for people."""
     raise NotFound("this plan was carried out")
 
@@ -366,8 +448,10 @@ def _from_ledger(told: Activity) -> Run:
     run = Run(told.run, told.did, f"{told.did.capitalize()} {told.chosen}", told.actor, told.at, told.chosen)
     run.command = told.command.removeprefix("glassq ")
     run.ended, run.state, run.done = told.ended, told.state, told.done
+    if run.ended is None:
+        run.doing = "by what the ledger knows: another process of the console carries it out"
     run.steps = ((told.ended or told.at, told.note),) if told.note else ()
-    run.sums = dict(Counter({"done": told.done, "not done": told.failed}))
+    run.sums = dict(Counter({"done": told.done, Did.NOTHING.value: told.failed}))
     file = _FILE.search(told.note)
     run.file = file[1] if file and told.did == "archive" else ""
     return run

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 # Beside the ledger's file, where glassq keeps what must not get lost.
 DIRECTORY = "archive"
+# What is done before anything leaves the queue, as progress tells it.
+WRITING = "written so far"
 
 
 @dataclass(slots=True)
@@ -86,9 +88,14 @@ def plan(operations: Operations, queue: Inspector, selection: Selection, progres
 
 
 def carry_out(
-    operations: Operations, queue: Inspector, plan: Plan, progress: Progress, directory: Path
+    operations: Operations,
+    queue: Inspector,
+    plan: Plan,
+    progress: Progress,
+    directory: Path,
+    kept: Callable[[Path], object] = lambda _file: None,
 ) -> ArchiveReport:
-    """Writes one new file in the directory, then deletes from the queue what is in it.
+    """Writes one new file in the directory, then deletes from the queue what is in it; `kept` is told it in between.
 
     Where the file cannot be written, there is none, and the report's error is a Conflict.
     """
@@ -100,6 +107,8 @@ def carry_out(
     archiver = Archiver(operations, queue, file, report)
     try:
         archiver.write(plan, progress)
+        if archiver.written:
+            kept(file)
         with operations.recorder(progress) as record:
             archiver.delete(record, progress)
     except GlassqError as error:
@@ -107,8 +116,13 @@ def carry_out(
         archiver.tell_left(error)
     if archiver.written:
         report.file = file
-        report.words.append(f"`glassq restore {file}` puts them back, buried as they were.")
+        report.words.append(way_back(file))
     return report
+
+
+def way_back(file: Path) -> str:
+    """How what is in this file is put back."""
+    return f"`glassq restore {file}` puts them back, buried as they were."
 
 
 @dataclass(slots=True)
@@ -174,7 +188,7 @@ class Archiver:
     def _items(self, plan: Plan, progress: Progress) -> Iterator[FileItem]:
         done = 0
         for packet in packets_of(plan.chosen):
-            progress.advance(done, len(plan.chosen), "written so far")
+            progress.advance(done, len(plan.chosen), WRITING)
             done += len(packet)
             for job, found in look_again(self.operations, self.queue, packet):
                 if isinstance(found, JobNotFound):

@@ -13,7 +13,7 @@ from glassq.operations.words import span
 from glassq.queues.base import Change
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from glassq.operations import Operations
     from glassq.operations.bulk import Chosen
@@ -47,16 +47,19 @@ def plan(
     else:
         made = plan_buried(operations, queue, selection, progress, Did.KICKED)
     if pace.canary or pace.follow:
-        _check_running(queue, made, "--canary" if pace.canary else "--follow")
+        check_running(queue, made.tubes, "--canary" if pace.canary else "--follow")
     return made
 
 
-def _check_running(queue: Inspector, made: Plan, option: str) -> None:
-    """Raises Conflict for a tube that is paused: nothing would come of the first that is kicked."""
-    for counts in queue.counts(sorted(made.tubes)):
+def check_running(queue: Inspector, tubes: Iterable[str], who: str) -> None:
+    """Raises Conflict for a tube that is paused: nothing would come of the first that is kicked.
+
+    `who` says what waits for that.
+    """
+    for counts in queue.counts(sorted(tubes)):
         if counts.paused_for:
             resume = f"first `glassq resume {counts.name}`"
-            raise Conflict(f"tube {counts.name} is paused, and {option} waits for outcomes: {resume}")
+            raise Conflict(f"tube {counts.name} is paused, and {who} waits for outcomes: {resume}")
 
 
 def carry_out(operations: Operations, queue: Inspector, plan: Plan, progress: Progress, pace: Pace = AT_ONCE) -> Report:

@@ -34,6 +34,11 @@ def chosen(operations: Operations, queue: Inspector, names: Sequence[str]) -> li
     return list(dict.fromkeys(names)) or our_tubes(operations, queue)
 
 
+def paused_for_longer(queue: Inspector, tubes: Sequence[str], seconds: float) -> list[str]:
+    """Those of the tubes whose pause lasts for more than so many seconds from now on."""
+    return [counts.name for counts in queue.counts(tubes) if counts.paused_for > seconds]
+
+
 def pause(queue: Inspector, tubes: Mapping[str, str], seconds: float) -> dict[str, bool]:
     """Pauses tubes, each under the name it is told by; says of which there was something to pause."""
     require_pause(queue)

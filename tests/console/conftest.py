@@ -20,11 +20,15 @@ from glassq.console.app import create_app
 from glassq.console.console import Console
 from glassq.console.keys import open_key, state_directory
 from glassq.console.links import new_code
+from glassq.ledger import Entry, open_ledger
 from glassq.settings import parse
+from tests.syncers import queue_section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from tests.conftest import Beanstalkd
 
 HOST = "localhost:8099"
 SAME = {"Sec-Fetch-Site": "same-origin"}
@@ -167,6 +171,17 @@ def site(tmp_path: Path) -> Iterator[Site]:
     made = site_of(tmp_path, "beanstalk://127.0.0.1:1")
     yield made
     made.console.close()
+
+
+@pytest.fixture
+def house(beanstalkd: Beanstalkd, tmp_path: Path) -> Iterator[Site]:
+    """A console on a queue and a ledger; it looks at what lies buried when a test says so."""
+    made = site_of(tmp_path, beanstalkd.url, queue=queue_section(beanstalkd.url))
+    ledger, now = open_ledger(made.console.settings.ledger), made.clock()
+    ledger.record(Entry("d-1", "mirror", now, "done", 1, now, 0.5))
+    ledger.close()
+    yield made
+    made.console.runs.close()
 
 
 def words_of(answer: Any) -> str:

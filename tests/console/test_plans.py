@@ -13,7 +13,6 @@ from glassq.console.plans import MOST, ActionPlan, Plans
 from glassq.console.routes import ROUTES
 from glassq.delivery import decode
 from glassq.errors import NotFound
-from glassq.ledger import Entry, open_ledger
 from glassq.operations import activity
 from glassq.operations.progress import Silent
 from glassq.operations.result import Report
@@ -32,17 +31,6 @@ if TYPE_CHECKING:
     from tests.queues.raw import Queue
 
 ERROR = "HttpError: 503 from photos"
-
-
-@pytest.fixture
-def house(beanstalkd: Beanstalkd, tmp_path: Path) -> Iterator[Site]:
-    """A console on a queue and a ledger; it looks at what lies buried when a test says so."""
-    made = site_of(tmp_path, beanstalkd.url, queue=queue_section(beanstalkd.url))
-    ledger, now = open_ledger(made.console.settings.ledger), made.clock()
-    ledger.record(Entry("d-1", "mirror", now, "done", 1, now, 0.5))
-    ledger.close()
-    yield made
-    made.console.runs.close()
 
 
 def bury(queue: Queue, count: int, error: str = ERROR) -> list[Delivery]:
@@ -316,8 +304,9 @@ def test_chosen_ones_are_moved_and_put_aside(house: Site, queue: Queue) -> None:
 
 
 def test_an_edited_copy_is_a_new_delivery_whose_secrets_stay(house: Site, queue: Queue) -> None:
-    body = {"collection": "timeline", "verifyToken": "a-secret-of-the-sender", "itemId": "old"}
-    old = a_delivery(body=json.dumps(body).encode(), buried=ERROR)
+    # as a form it is over 100 KB
+    body = {"collection": "timeline", "verifyToken": "a-secret-of-the-sender", "itemId": "old", "words": "é" * 10_000}
+    old = a_delivery(body=json.dumps(body, ensure_ascii=False).encode(), buried=ERROR)
     put(queue, old, "buried")
     look(house)
     browser = house.signed_in()
@@ -342,11 +331,34 @@ def test_an_edited_copy_is_a_new_delivery_whose_secrets_stay(house: Site, queue:
     assert after[:16] in trail.note
 
 
+def test_half_a_character_breaks_no_page(house: Site, queue: Queue) -> None:
+    old = a_delivery(body=b'{"a":"\\ud800"}', buried=ERROR)
+    put(queue, old, "buried")
+    browser = house.signed_in()
+    for path in ("", "/body", "/edit", ".json"):
+        page = browser.get(f"/d/{old.id}{path}")
+        assert (page.status_code, "\\ud800" in page.text) == (200, True), path
+    answer = browser.ask("POST", "/notes", {"Content-Type": "application/json"}, body='{"text":"\\ud800"}')
+    assert (answer.status_code, "half of a character" in answer.text) == (400, True)
+
+
+def test_what_a_form_would_change_is_not_edited_at_all(house: Site, queue: Queue) -> None:
+    old = a_delivery(body=b"one\r\ntwo\x00", buried=ERROR)
+    put(queue, old, "buried")
+    browser = house.signed_in()
+    page = browser.get(f"/d/{old.id}/edit")
+    assert page.status_code == 400
+    assert "a form cannot keep" in words_of(page)
+    assert browser.post("/plan/replay", {"id": old.id, "body": "one"}).status_code == 400
+
+
 @pytest.mark.parametrize(
     ("path", "form", "status", "says"),
     [
         ("/plan/purge", {"cause": "0" * 12}, 404, "no plan of purge"),
         ("/plan/kick", {"id": "x", "cause": "0" * 12}, 400, "either some that are chosen, or a filter"),
+        ("/plan/kick", {}, 400, "nothing is chosen"),
+        ("/plan/archive", {"source": " ", "all": ""}, 400, "nothing is chosen"),
         ("/plan/kick", {"cause": "nothex"}, 400, "12 hex digits"),
         ("/plan/move", {"cause": "0" * 12}, 400, "--to"),
         ("/plan/move", {"cause": "0" * 12, "to": "a b"}, 400, "--to"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from glassq.console.planning import Planner, newer_than
 from glassq.console.request import Page, Redirect
 from glassq.errors import InvalidRequest
+from glassq.operations import kick
 from glassq.operations.pace import Pace, per_second
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ def show(console: Console, request: PageRequest) -> Answer:
 def carry_out(console: Console, request: PageRequest) -> Answer:
     """Begins the run of a plan; asked a second time it leads to the same run."""
     asked, rate = _pace(request.form)
+    plan = console.plans.get(request.path["id"], request.actor.name)
+    if plan.kind == "kick" and asked.canary and plan.tubes and not plan.run:
+        # it may have been paused since the plan was made
+        with console.operations_for(request.actor).queue() as queue:
+            kick.check_running(queue, plan.tubes, "a trial")
 
     def begin(plan: ActionPlan) -> str:
         pace = asked if plan.kind in ("kick", "replay") else Pace()

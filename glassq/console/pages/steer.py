@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import TYPE_CHECKING
 
 from glassq.console.pages.entry import ours
@@ -30,11 +31,18 @@ def pause(console: Console, request: PageRequest) -> Answer:
         if not 0 < seconds <= queue.capabilities.max_delay:
             raise InvalidRequest(f"for {length}: expected up to {queue.capabilities.max_delay // 86_400:g}d, not 0")
         tubes = operation.chosen(operations, queue, [tube] if tube else [])
-        done = operation.pause(queue, {name: name for name in tubes}, seconds)
+        # a pause of everything shortens none that somebody wants for one of them
+        kept = operation.paused_for_longer(queue, tubes, seconds) if not tube else []
+        done = operation.pause(queue, {name: name for name in tubes if name not in kept}, seconds)
     console.sampler.look()
+    console.pausers.forget()
     words = f"pause {tube} --for {length}" if tube else f"pause --for {length}"
-    came_to = CameTo(done=sum(done.values()))
-    operations.activities(Silent()).record("pause", came_to, command=f"glassq {words}", filter_=tube, chosen=len(done))
+    left = f"for longer than that are paused, and stay so: {', '.join(kept)}" if kept else ""
+    came_to = CameTo(done=sum(done.values()), note=left)
+    filter_ = shlex.join(done) if kept else tube
+    operations.activities(Silent()).record(
+        "pause", came_to, command=f"glassq {words}", filter_=filter_, chosen=len(done)
+    )
     return Redirect(ours(request.form.get("next", "")))
 
 

@@ -1,0 +1,159 @@
+"""Runs that fail, are killed, wait for each other, or are another process's; and undoing what they did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from glassq.console.console import Console
+from glassq.errors import Stopped
+from glassq.operations import activity, archive, restore
+from glassq.operations.activity import CameTo
+from glassq.operations.progress import Silent
+from tests.cli.conftest import a_delivery, put
+from tests.conftest import wait_for
+from tests.console.conftest import OPERATOR, Browser, Site, words_of
+from tests.console.test_plans import bury, cause, ended, location, look
+from tests.queues.raw import open_queue
+
+if TYPE_CHECKING:
+    import pytest
+
+    from tests.conftest import Beanstalkd
+    from tests.queues.raw import Queue
+
+
+def begun(browser: Browser, kind: str, **form: str) -> str:
+    """The path of a run of all that lies buried."""
+    plan = location(browser.post(f"/plan/{kind}", {"all": "1"}), "/plans/")
+    return location(browser.post(plan, form), "/runs/")
+
+
+def test_an_undo_that_failed_may_be_tried_again(house: Site, queue: Queue) -> None:
+    bury(queue, 2)
+    look(house)
+    browser = house.signed_in()
+    path = begun(browser, "archive")
+    file = Path(ended(browser, path)["file"])
+    with restore.locked([file]):
+        first = location(browser.post(f"{path}/undo"), "/runs/")
+        assert ended(browser, first)["state"] == "failed"
+    page = browser.get(path)
+    assert "Its undo has failed, and put back 0 of 2: try it again" in words_of(page)
+    assert "/undo" in page.text
+    second = location(browser.post(f"{path}/undo"), "/runs/")
+    assert second != first
+    assert ended(browser, second)["sums"] == {"restored": 2}
+    page = browser.get(path)
+    assert "It was undone" in words_of(page)
+    assert "/undo" not in page.text
+    assert location(browser.post(f"{path}/undo"), "/runs/") == second
+    # and after a restart
+    later = Console(house.console.settings, clock=house.clock)
+    run = later.runs.get(path.rpartition("/")[2])
+    assert (run.can_undo, run.undone_by) == (False, second.rpartition("/")[2])
+
+
+def test_the_way_back_is_known_before_anything_leaves_the_queue(
+    house: Site, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bury(queue, 3)
+    look(house)
+    seen: dict[str, Any] = {}
+
+    def killed(*_: object) -> None:
+        (seen["told"],) = activity.newest(house.console.operations)
+        seen["buried"] = queue.stats_tube().buried
+        raise Stopped
+
+    monkeypatch.setattr(archive.Archiver, "delete", killed)
+    browser = house.signed_in()
+    run = ended(browser, begun(browser, "archive"))
+    assert (seen["told"].state, seen["told"].done, seen["buried"]) == ("running", 0, 3)
+    assert seen["told"].note == archive.way_back(Path(run["file"]))
+
+
+def test_what_was_killed_amid_an_archive_can_be_undone(house: Site, tmp_path: Path) -> None:
+    operations, id_ = house.console.operations, f"{house.console.instance}0000"
+    written = operations.activities(Silent())
+    ours = written.begin("archive", chosen=8, run=id_)
+    written.update(ours, CameTo(done=4, note=archive.way_back(tmp_path / "a.jsonl")))
+    house.console.runs.start()
+    run = house.console.runs.get(id_)
+    assert (run.state, run.done, run.can_undo, run.file) == ("interrupted", 4, True, str(tmp_path / "a.jsonl"))
+    assert "until then 4 of 8" in run.steps[0][1]
+
+
+def test_no_console_speaks_for_the_runs_of_another_that_lives(house: Site) -> None:
+    id_ = f"{house.console.instance}0000"
+    house.console.runs.start()
+    written = house.console.operations.activities(Silent())
+    written.begin("kick", chosen=8, run=id_)
+    other = Console(house.console.settings, clock=house.clock)
+    other.runs.start()
+    assert other.runs.get(id_).state == "running"
+    browser = house.signed_in()
+    answer = browser.post(f"/runs/{id_}/stop")
+    assert answer.status_code == 409
+    assert "another process of the console" in words_of(answer)
+    house.console.runs.close()
+    # as soon as somebody looks
+    assert other.runs.get(id_).state == "interrupted"
+    other.runs.close()
+
+
+def test_a_trial_is_refused_while_its_tube_is_paused(house: Site, queue: Queue) -> None:
+    bury(queue, 2)
+    look(house)
+    browser = house.signed_in()
+    plan = location(browser.post("/plan/kick", {"cause": cause(house)}), "/plans/")
+    browser.post("/pause", {"for": "10m"})
+    answer = browser.post(plan, {"pace": "canary"})
+    assert answer.status_code == 409
+    assert "tube glassq is paused, and a trial waits for outcomes" in words_of(answer)
+    assert queue.stats_tube().buried == 2
+    browser.post("/resume")
+    # the plan was not spent
+    location(browser.post(plan, {"pace": "all"}), "/runs/")
+
+
+def test_who_waits_for_outcomes_holds_nobody_up(house: Site, queue: Queue) -> None:
+    for number in range(3):
+        bury(queue, 2, f"error {'abc'[number]}")
+    look(house)
+    browser = house.signed_in()
+    causes = [group.cause.id for group in house.console.census.snapshot().groups]
+    paths = []
+    for each in causes[:2]:
+        plan = location(browser.post("/plan/kick", {"cause": each}), "/plans/")
+        paths.append(location(browser.post(plan, {"pace": "canary"}), "/runs/"))
+    runs = [house.console.runs.get(path.rpartition("/")[2]) for path in paths]
+    wait_for(lambda: all("waiting for outcomes" in run.doing for run in runs), "both to wait for a worker")
+    plan = location(browser.post("/plan/archive", {"cause": causes[2]}), "/plans/")
+    assert ended(browser, location(browser.post(plan), "/runs/"))["sums"] == {"archived": 2}
+    for path in paths:
+        browser.post(f"{path}/stop")
+        assert ended(browser, path)["state"] == "stopped"
+
+
+def test_a_pause_of_everything_leaves_a_longer_one(house: Site, queue: Queue, beanstalkd: Beanstalkd) -> None:
+    put(queue, a_delivery(), "ready")
+    other = open_queue(replace(beanstalkd.settings, tube="glassq.queue.slow"))
+    put(other, a_delivery(), "ready")
+    later = house.console.operations
+    browser = house.signed_in()
+    browser.post("/pause", {"for": "12h", "tube": "glassq"})
+    house.signed_in("root").post("/pause", {"for": "10m"})
+    assert queue.stats_tube().paused_for > 11 * 3600
+    assert 0 < other.stats_tube().paused_for <= 600
+    other.close()
+    newest, first = activity.newest(later, did="pause")
+    assert "for longer than that are paused, and stay so: glassq" in newest.note
+    with later.looking() as inspector:
+        house.console.sampler.step(inspector)
+    page = words_of(browser.get("/queues"))
+    assert f"Tube glassq is paused by {OPERATOR} since" in page
+    assert "Tube glassq.queue.slow is paused by root since" in page
+    assert first.actor == OPERATOR
