@@ -51,9 +51,9 @@ def read(machine: Machine, user: str, path: str) -> dict[str, Any]:
 
 def test_its_groups_come_in_as_what_they_are_and_nobody_else(console: Machine) -> None:
     assert console.run(f"stat -c '%A %U %G' {SOCKET}") == "srw-rw---- root glassq-console"
-    for user, status in (("anna", "303"), ("boris", "303"), ("carl", "000")):
-        assert ask(console, user, "/login", "-d code=").endswith(status)
-    assert "connect" in ask(console, "carl", "/login")
+    for user in ("anna", "boris"):
+        assert ask(console, user, "/login", "-d code=").endswith("303")
+    assert "000curl: (7)" in ask(console, "carl", "/login", "-d code=")
     assert read(console, "boris", "/login.json")["role"] == "viewer"
     assert ask(console, "boris", "/pause", "-d for=10m").endswith("403")
     assert ask(console, "anna", "/pause", "-d for=10m").endswith("303")
@@ -76,11 +76,10 @@ def test_by_ssh_it_knows_who_comes(console: Machine) -> None:
 
 
 def test_its_health_says_nothing_is_wrong_that_doctor_finds_right(console: Machine) -> None:
-    def wrong(document: dict[str, Any]) -> list[str]:
-        return [f"{check['name']}: {check['said']}" for check in document["checks"] if check["ok"] is False]
+    def wrong(document: dict[str, Any]) -> set[str]:
+        return {check["name"] for check in document["checks"] if check["ok"] is False}
 
-    doctor = json.loads(console.tells("glassq doctor --json"))
-    assert wrong(read(console, "anna", "/health.json")) == wrong(doctor)
+    assert wrong(read(console, "anna", "/health.json")) <= wrong(json.loads(console.tells("glassq doctor --json")))
 
 
 def test_it_kicks_what_is_buried_and_says_what_came_of_it(console: Machine) -> None:
