@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 import falcon
 
-from glassq.console.guard import JSON, SAFE, Guard
-from glassq.console.request import FormFields, Page, PageRequest, Redirect
+from glassq.console.guard import SAFE, Guard
+from glassq.console.reading import JSON
+from glassq.console.request import Page, PageRequest, Redirect
 from glassq.console.roles import Actor, Role
 from glassq.console.routes import LOGIN, ROUTES
 from glassq.console.troubles import Problem, Refused, problem_of, refused
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
 
 log = logger("glassq.console")
 
-# FormFields of a query or a form.
-_MOST_FIELDS = 1_000
 # The header with which a page asks for its own live parts.
 LIVE = "HTTP_GLASSQ_LIVE"
+# What app.js keeps true by itself: how long ago something was, and the time of the page.
+_COUNTED = re.compile(rb"(?<=<span>)[^<]*(?=</span> <span class=\"utc\">|</span></time>)|<time [^>]*data-now.*?</time>")
 _FOR_EVER = "public, max-age=31536000, immutable"
 
 
@@ -44,7 +45,7 @@ def create_app(
     console: Console, routes: Iterable[PageRoute] = ROUTES, tick: Callable[[], float] = time.monotonic
 ) -> falcon.App[Any, Any]:
     """The app of this console; `tick` is the clock of its limits, in seconds."""
-    guard = Guard(console.url, console.doors, console.sessions, tick)
+    guard = Guard(console.url, console.doors, console.sessions, console.links, tick)
     app: falcon.App[Any, Any] = falcon.App(middleware=[guard])
     answers = _ErrorAnswers(console)
     app.add_error_handler(Exception, answers.bug)
@@ -80,9 +81,9 @@ class PageResource:
                 _ask_who(self._console, req, resp)
                 return
             request = PageRequest(
-                params=_pairs(req.query_string),
+                params=req.context.params,
                 path=path,
-                form=_form(req),
+                form=req.context.form,
                 actor=actor,
                 now=self._console.clock(),
                 url=_url(req),
@@ -160,7 +161,7 @@ def _write(console: Console, answer: Answer, request: PageRequest, req: falcon.R
         else:
             _html(resp, _page(console, answer, request, _actor(console, req)), req)
     else:
-        resp.content_type, resp.text = answer.content_type, answer.text
+        resp.content_type, resp.data = answer.content_type, _encoded(answer.text)
         if answer.file:
             resp.downloadable_as = answer.file
     if renewed:
@@ -173,57 +174,29 @@ def _document(answer: Page) -> object:
 
 def _page(console: Console, answer: Page, request: PageRequest, actor: Actor | None) -> str:
     values = {"title": answer.title, "document": answer.document, "request": request, **answer.values}
-    part = request.params.get("part", "")
-    try:
-        return console.html(answer.template, values, actor, request.url, part)
-    except KeyError:
-        if part:
-            raise falcon.HTTPNotFound from None
-        raise
+    return console.html(answer.template, values, actor, request.url)
 
 
 def _html(resp: falcon.Response, text: str, req: falcon.Request | None = None) -> None:
-    """The page; a live part of it that the browser has already is not sent again."""
-    data = text.encode("utf-8", "backslashreplace")
-    resp.content_type = falcon.MEDIA_HTML
-    tag = hashlib.blake2b(data, digest_size=12).hexdigest()
-    resp.etag = tag
+    """The page. A browser that has it, but for how long ago things were, is not sent it again."""
+    data = _encoded(text)
+    tag = hashlib.blake2b(_COUNTED.sub(b"", data), digest_size=12).hexdigest()
+    resp.etag = f'W/"{tag}"'
     if req is not None and req.env.get("HTTP_IF_NONE_MATCH", "").strip('W/"') == tag:
         resp.status = 304
     else:
-        resp.data = data
+        resp.content_type, resp.data = falcon.MEDIA_HTML, data
+
+
+def _encoded(text: str) -> bytes:
+    """A text may hold what a sender wrote: lone surrogates are written out."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _url(req: falcon.Request) -> str:
     """Path and query of a request, without what a proxy's path begins with, and without the ending of a twin."""
     path = quote(req.path, safe="/:@!$&'()*+,;=-._~")
     return f"{path}?{req.query_string}" if req.query_string else path
-
-
-def _pairs(text: str) -> FormFields:
-    """Raises Refused."""
-    try:
-        return FormFields(parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS))
-    except ValueError:
-        raise refused(400, f"more than {_MOST_FIELDS} fields") from None
-
-
-def _form(req: falcon.Request) -> FormFields:
-    """The fields of a POST. Raises Refused."""
-    if req.method in SAFE or not req.content_length:
-        return FormFields()
-    data = req.bounded_stream.read()
-    if (req.content_type or "").partition(";")[0].strip().lower() != JSON:
-        return _pairs(data.decode("utf-8", "replace"))
-    try:
-        document = json.loads(data)
-        given = {str(name): each if isinstance(each, list) else [each] for name, each in document.items()}
-    except (ValueError, AttributeError, RecursionError):
-        raise refused(400, "expected a JSON object whose values are texts, or lists of texts") from None
-    pairs = [(name, each) for name, values in given.items() for each in values]
-    if len(pairs) > _MOST_FIELDS or not all(isinstance(each, str) for _, each in pairs):
-        raise refused(400, f"expected at most {_MOST_FIELDS} texts")
-    return FormFields(pairs)
 
 
 class StaticResource:

@@ -13,7 +13,7 @@ from glassq.console.assets import Assets
 from glassq.console.doors import Doors
 from glassq.console.guard import TWIN
 from glassq.console.keys import open_key, state_directory
-from glassq.console.limits import Tries
+from glassq.console.limits import Places, Tries
 from glassq.console.links import Links
 from glassq.console.notes import Notes, Pausers
 from glassq.console.plans import Plans
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 # So many failed logins of one name and peer, and then so long none, in seconds.
 LOGINS, LOGIN_PAUSE = 5, 30.0
+# Of the server's threads so many may search, or ask the queue for one delivery: a pause, or a stop, finds one free.
+SEARCHES, LOOKUPS = 2, 4
 # Pauses that end within so many seconds are one.
 TOGETHER = 30.0
 # The actor of what the console does by itself.
@@ -76,6 +78,8 @@ class Console:
         self.sessions = Sessions(key, directory, self._unix)
         self.links = Links(key, self._unix)
         self.tries = Tries(LOGINS, LOGIN_PAUSE, time.monotonic)
+        self.searches = Places(SEARCHES, 1, "searches")
+        self.lookups = Places(LOOKUPS, LOOKUPS, "looks at single deliveries")
         self.assets = Assets()
         self.renderer = Renderer(self.assets, self.base, self.adapt)
         self.operations = self._operations(ITSELF)
@@ -147,9 +151,9 @@ class Console:
             **seen,
         )
 
-    def html(self, template: str, values: Mapping[str, Any], actor: Actor | None, url: str = "", part: str = "") -> str:
-        """A page, or the part of it that has this name. Raises KeyError where it has no such part."""
-        return self.renderer.page(template, self.frame(actor, url), values, part)
+    def html(self, template: str, values: Mapping[str, Any], actor: Actor | None, url: str = "") -> str:
+        """A page."""
+        return self.renderer.page(template, self.frame(actor, url), values)
 
     def _unix(self) -> float:
         return self.clock().timestamp()

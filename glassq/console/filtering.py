@@ -29,3 +29,17 @@ def filter_of(fields: Mapping[str, str]) -> Filter:
 def options(fields: Mapping[str, str]) -> str:
     """The same as the options of a command: " --where source=mirror", or ""."""
     return "".join(f" --where {shlex.quote(condition)}" for condition in conditions(fields))
+
+
+def named(asked: Mapping[str, str]) -> str:
+    """Options of a command by their names: " --who anna --since 2h", or ""; they are pasted into a root's shell."""
+    return "".join(f" --{name}{_joined(value)}" for name, value in asked.items() if value)
+
+
+def quoted(word: str) -> str:
+    """The word of a command; where it looks like an option, the command is told that none follows."""
+    return f"-- {shlex.quote(word)}" if word.startswith("-") else shlex.quote(word)
+
+
+def _joined(value: str) -> str:
+    return f"{'=' if value.startswith('-') else ' '}{shlex.quote(value)}"

@@ -7,7 +7,7 @@
 | changes something, and is not of our own pages  | 403: Sec-Fetch-Site must be same-origin; without it, Origin ours   |
 | is larger than MAX_BODY                         | 413                                                                |
 | has a body that is neither a form nor JSON      | 415: what other sites can send without asking is not read          |
-| is one too many of its session                  | 429                                                                |
+| is one too many of its session, or of strangers | 429; never one that brings a link that signs in                    |
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from glassq.console.limits import RequestRate
+from glassq.console.reading import FORM, JSON, kind_of, pairs, read_fields
+from glassq.console.request import FormFields
 from glassq.console.troubles import refused
 from glassq.http.strict import malformed
 
@@ -25,14 +27,14 @@ if TYPE_CHECKING:
     import falcon
 
     from glassq.console.doors import Doors
+    from glassq.console.links import Links
     from glassq.console.sessions import Sessions
 
-# In bytes.
-MAX_BODY = 64 << 10
+# In bytes: a body of the largest job as a form has it, with an indented line for each value.
+MAX_BODY = 256 << 10
 # Requests a second of one session, and how many may come at once: a page with all that belongs to it.
 PER_SECOND, AT_ONCE = 20.0, 40.0
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 # The ending of a page's twin.
 TWIN = ".json"
 # Who asks for these is not asked who it is, nor how often: they say nothing of the queue.
@@ -52,9 +54,9 @@ _HEADERS = {
 
 
 class Guard:
-    """Falcon's middleware. What comes after it finds in `req.context`: twin, visitor, session."""
+    """Falcon's middleware. What comes after it finds in `req.context`: twin, visitor, session, params, form."""
 
-    def __init__(self, url: str, doors: Doors, sessions: Sessions, tick: Callable[[], float]) -> None:
+    def __init__(self, url: str, doors: Doors, sessions: Sessions, links: Links, tick: Callable[[], float]) -> None:
         """`url` is [console] url, "" where nothing stands before us; `tick` is a clock, in seconds."""
         public = urlsplit(url)
         self._origin = f"{public.scheme}://{public.netloc}".lower() if url else ""
@@ -62,6 +64,7 @@ class Guard:
         self._prefix = public.path.rstrip("/")
         self._doors = doors
         self._sessions = sessions
+        self._links = links
         self._rate = RequestRate(PER_SECOND, AT_ONCE, tick)
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -78,6 +81,8 @@ class Guard:
             _check_body(req)
         context.visitor = self._doors.visitor(req.env)
         context.session = self._sessions.read(req.get_cookie_values(self._sessions.cookie_name) or ())
+        context.params = pairs(req.query_string)
+        context.form = FormFields() if req.method in SAFE else read_fields(req)
         if wait := self._rate.admit(self._asker(req)):
             raise refused(429, f"more than {PER_SECOND:g} requests a second", "wait a moment", wait)
 
@@ -129,14 +134,17 @@ class Guard:
         context = req.context
         if context.session is not None:
             return f"session {context.session.id}"
-        return f"{context.visitor.door} {context.visitor.name}" if context.visitor else f"address {req.remote_addr}"
+        if context.visitor is not None:
+            return f"{context.visitor.door} {context.visitor.name}"
+        # at this door all users of the machine have one address: none of them may keep out who has a link
+        name = self._links.look({**context.params, **context.form}.get("code", ""))
+        return f"link of {name}" if name else f"address {req.remote_addr}"
 
 
 def _check_body(req: falcon.Request) -> None:
     if (req.content_length or 0) > MAX_BODY:
         raise refused(413, f"more than {MAX_BODY >> 10} KiB")
-    kind = (req.content_type or "").partition(";")[0].strip().lower()
-    if req.content_length and kind not in (FORM, JSON):
+    if req.content_length and kind_of(req) not in (FORM, JSON):
         raise refused(415, f"expected {FORM} or {JSON}")
 
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from glassq.console.troubles import refused
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 # Of more than this many, those that have been quiet are forgotten.
 _MOST = 10_000
+# After how many seconds a place may be free again.
+RETRY = 2
 
 
 class RequestRate:
@@ -35,6 +41,33 @@ class RequestRate:
                 full = self._burst / self._rate
                 self._left = {each: (much, since) for each, (much, since) in self._left.items() if now - since < full}
         return 0
+
+
+class Places:
+    """So many may do something slow at a time, and so many of one key: threads are left for what cannot wait."""
+
+    def __init__(self, most: int, each: int, what: str) -> None:
+        """`what` they do, in words."""
+        self._most, self._each, self._what = most, each, what
+        self._lock = threading.Lock()
+        self._taken: Counter[str] = Counter()
+
+    @contextmanager
+    def one(self, key: str) -> Iterator[None]:
+        """A place while the block goes on. Raises Refused at once where all are taken."""
+        with self._lock:
+            own = self._taken[key]
+            if own >= self._each or self._taken.total() >= self._most:
+                which = f"{own} of yours" if own >= self._each else f"{self._taken.total()}"
+                words = f"as many {self._what} go on as may: {which}"
+                raise refused(429, words, "try again in a moment", RETRY)
+            self._taken[key] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._taken[key] -= 1
+                self._taken += Counter()
 
 
 class Tries:

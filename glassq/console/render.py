@@ -100,16 +100,9 @@ class Renderer:
         self._env.globals.update(command=lambda words: adapt(f"`glassq {words}`").strip("`"))
         self._env.globals.update(static=lambda name: f"{base}{assets.path(name)}", url=lambda path: f"{base}{path}")
 
-    def page(self, template: str, frame: Frame, values: Mapping[str, Any], part: str = "") -> str:
-        """The template with these values; with `part` the block of that name alone, which a live page asks for.
-
-        Raises KeyError where it has no such block.
-        """
-        found = self._env.get_template(template)
-        given = {**values, "frame": frame, "now": frame.now}
-        if not part:
-            return found.render(given)
-        return "".join(found.blocks[part](found.new_context(given)))
+    def page(self, template: str, frame: Frame, values: Mapping[str, Any]) -> str:
+        """The template with these values."""
+        return self._env.get_template(template).render({**values, "frame": frame, "now": frame.now})
 
 
 def shown(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from glassq import delivery as envelope
 from glassq.errors import GlassqError, NotFound, Unsupported
 from glassq.operations import put
-from glassq.operations.edited_body import diff, unmasked
+from glassq.operations.edited_body import diff, editable_text, unmasked
 from glassq.operations.find import unworked
 from glassq.operations.put import PutPlan
 from glassq.operations.result import Did, Report, Result, not_done
@@ -47,9 +47,7 @@ def plan(operations: Operations, queue: Inspector, text: str, body: str, progres
     one cannot be used.
     """
     story = tell(operations, queue, text, progress)
-    old, before, more = _kept(story)
-    if story.large is not None:
-        raise Unsupported("its body is too large for a job: it is put as it is, by `glassq replay`")
+    old, before, more = _whole(story)
     after = unmasked(before, body)
     source, labels = more.pop("source"), {**more.pop("labels"), REPLAY_OF: old}
     if source == PUSH:
@@ -61,6 +59,18 @@ def plan(operations: Operations, queue: Inspector, text: str, body: str, progres
     new = envelope.new(source, after, labels, tube=tube, **more)
     digests = hashlib.sha256(before).hexdigest(), hashlib.sha256(after).hexdigest()
     return CopyPlan(old, PutPlan(new, tube, 0), diff(before, after), digests)
+
+
+def form_text(story: Story) -> str:
+    """The masked body for a field of a form. Raises as `plan`."""
+    return editable_text(_whole(story)[1])
+
+
+def _whole(story: Story) -> tuple[str, bytes, dict[str, Any]]:
+    """See `_kept`. Raises Unsupported beside."""
+    if story.large is not None:
+        raise Unsupported("its body is too large for a job: it is put as it is, by `glassq replay`")
+    return _kept(story)
 
 
 def _kept(story: Story) -> tuple[str, bytes, dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.console.app import PageResource
+from glassq.console.app import PageResource, create_app
 from glassq.console.keys import Key, open_key
 from glassq.console.links import new_code
 from glassq.console.request import Text
@@ -171,18 +171,33 @@ def test_a_link_is_no_way_to_another_name_on_the_socket(site: Site) -> None:
     assert browser.get("/logged-in").text == VIEWER
 
 
-def test_after_five_failed_tries_none_counts_for_half_a_minute(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_five_failed_tries_none_is_looked_at_for_half_a_minute(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seconds = [1000.0]
     monkeypatch.setattr(site.console.tries, "_clock", lambda: seconds[0])
     browser = site.browser(None)
     for _ in range(5):
         assert browser.post("/login", {"code": "x"}).status_code == 403
-    answer = browser.post("/login", {"code": site.code()})
+    answer = browser.post("/login", {"code": "x"})
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")
     # another peer is not held up
     site.signed_in()
     seconds[0] += 30
-    browser.sign_in(site.code())
+    assert browser.post("/login", {"code": "x"}).status_code == 403
+
+
+def test_nobody_on_the_machine_keeps_out_who_has_a_link(site: Site) -> None:
+    """They all have one address at this door."""
+    site.client.app = create_app(site.console, tick=lambda: 0.0)
+    local = site.browser(None)
+    while local.get("/login").status_code != 429:
+        local.post("/login", {"code": "x"})
+    assert local.post("/login", {"code": "x"}).status_code == 429
+    code = site.code()
+    owner = site.browser(None)
+    assert "Sign in as anna" in owner.get(f"/login?code={code}").text
+    assert owner.sign_in(code).get("/plans/none").status_code == 404
 
 
 @pytest.mark.parametrize(

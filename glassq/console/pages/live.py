@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from glassq.console.filtering import named
 from glassq.console.request import Page
 from glassq.errors import InvalidRequest
 from glassq.operations import follow
@@ -22,13 +23,12 @@ def live(console: Console, request: PageRequest) -> Answer:
     if asked["state"] and asked["state"] not in follow.STATES:
         raise InvalidRequest(f"there is no state {asked['state']}; there are: {', '.join(follow.STATES)}")
     entries, note = follow.latest(console.operations_for(request.actor), asked, LATEST)
-    options = "".join(f" --{name} {value}" for name, value in asked.items() if value)
     values = {
         "rows": [(entry, follow.said(entry)) for entry in reversed(entries)],
         "asked": asked,
         "states": follow.STATES,
         "sources": sorted(console.settings.sources),
         "note": note,
-        "command": console.command(f"tail{options}"),
+        "command": console.command(f"tail{named(asked)}"),
     }
     return Page("live.html", "Live", lambda: [follow.document(entry) for entry in entries], values)

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 
 from glassq.console.request import Page
 from glassq.errors import InvalidRequest
+from glassq.operations.activity import MAX_SECONDS
 from glassq.operations.filters import duration
 from glassq.operations.follow import STATES
 from glassq.operations.progress import Silent
@@ -15,6 +16,8 @@ from glassq.operations.search import GO_ON, MAX_WITHIN, WITHIN, Findings, Wanted
 from glassq.operations.search import search as look
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from glassq.console.console import Console
     from glassq.console.request import Answer, PageRequest
 
@@ -24,13 +27,13 @@ ALL_STATES = (*STATES, "ready", "delayed", "reserved")
 
 
 def search(console: Console, request: PageRequest) -> Answer:
-    """What was found; one hit that was named goes straight there. Raises InvalidRequest."""
+    """What was found; one hit that was named goes straight there. Raises InvalidRequest and Refused."""
     asked = {name: request.params.get(name, "").strip() for name in FIELDS}
     within = _within(request)
     findings = Findings()
     if asked["q"]:
         operations = console.operations_for(request.actor)
-        with operations.looking() as queue:
+        with console.searches.one(request.actor.name), operations.looking() as queue:
             findings = look(operations, queue, console.census.snapshot(), _wanted(request, asked, within), Silent())
     given = {name: value for name, value in asked.items() if value}
     values = {
@@ -61,7 +64,12 @@ def _within(request: PageRequest) -> float:
 
 
 def _wanted(request: PageRequest, asked: dict[str, str], within: float) -> Wanted:
-    back = duration("since", asked["since"] or "24h")
-    until = request.now - timedelta(seconds=duration("until", asked["until"])) if asked["until"] else None
+    since = _ago(request, "since", asked["since"] or "24h")
+    until = _ago(request, "until", asked["until"]) if asked["until"] else None
     narrow = {name: asked[name] for name in ("state", "source", "tube")}
-    return Wanted(asked["q"], request.now - timedelta(seconds=back), until, **narrow, within=within)
+    return Wanted(asked["q"], since, until, **narrow, within=within)
+
+
+def _ago(request: PageRequest, name: str, text: str) -> datetime:
+    """So long ago; nothing of ours is older than MAX_SECONDS. Raises InvalidRequest."""
+    return request.now - timedelta(seconds=min(duration(name, text), MAX_SECONDS))

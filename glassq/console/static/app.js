@@ -63,7 +63,8 @@ function showTimes() {
 
 let held = stored.get("held") === "1";
 let waiting = null;
-let tag = "";
+const tags = new Map();
+let asked = Date.now();
 let fetching = false;
 
 function selected() {
@@ -78,22 +79,30 @@ function frozen() {
   return held || selected() || typing || $("dialog[open], .menu[open]") || $("[data-live] :checked:is([type=checkbox])");
 }
 
-// A page that is not live itself, as a search, is not asked again: the verdict stands on the page of health, too.
-const source = () => ($$("main [data-live]").some((part) => part.dataset.live > 0) ? location.href : $("[data-go=h]")?.href);
-const interval = () => Math.min(...$$("[data-live]").map((part) => Number(part.dataset.live) || Infinity));
+// The page is asked as often as its own live parts are to be new. In between, and of a page that has none, as a search,
+// the page of health has the verdict.
+const shortest = (parts) => Math.min(...parts.map((part) => Number(part.dataset.live) || Infinity));
+const interval = () => shortest($$("[data-live]"));
+function source(now) {
+  const own = shortest($$("main [data-live]"));
+  if (own === Infinity || (!now && Date.now() - asked < own * 1000 - 500)) return $("[data-go=h]")?.href;
+  asked = Date.now();
+  return location.href;
+}
 const keysOf = (root) => $$("[data-live] [data-key]:is(tr, li)", root).map((row) => row.dataset.key);
 
-async function refresh() {
-  if (fetching || document.hidden || !source()) return;
+async function refresh(now = false) {
+  const from = !fetching && !document.hidden && source(now);
+  if (!from) return;
   fetching = true;
   try {
-    const headers = { "Glassq-Live": "1", ...(tag && { "If-None-Match": tag }) };
-    const answer = await fetch(source(), { headers, redirect: "error", cache: "no-store" });
+    const headers = { "Glassq-Live": "1", ...(tags.has(from) && { "If-None-Match": tags.get(from) }) };
+    const answer = await fetch(from, { headers, redirect: "error", cache: "no-store" });
     if (answer.status === 200) {
-      tag = answer.headers.get("ETag") ?? "";
+      tags.set(from, answer.headers.get("ETag") ?? "");
       waiting = new DOMParser().parseFromString(await answer.text(), "text/html");
-      lost(false);
-    } else if (answer.status !== 304) lost(true);
+    }
+    lost(answer.status !== 200 && answer.status !== 304);
   } catch { lost(true); } finally { fetching = false; }
   show();
 }
@@ -309,7 +318,7 @@ document.addEventListener("submit", (event) => {
 });
 addEventListener("pageshow", () => { for (const form of $$("form[data-sent]")) delete form.dataset.sent; });
 document.addEventListener("selectionchange", showFrozen);
-document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(true); });
 
 theme();
 // on a phone the names of the pages are wider than the screen
