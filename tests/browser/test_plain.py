@@ -21,7 +21,7 @@ def test_without_javascript_one_is_found_looked_at_and_kicked(open_tab: Callable
     tab.sees("stopped")
     assert page.locator("[data-row]").count() == 1
     page.locator("[data-open]").first.click()
-    tab.sees("why are these one?")
+    tab.sees("why are these grouped?")
     page.locator("[data-row] input").first.check()
     page.get_by_role("button", name="Kick ...").click()
     tab.sees("1 chosen at")
