@@ -8,10 +8,10 @@ import shlex
 import signal
 import socket
 import subprocess
-import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.request import urlopen
 
 import pytest
 
@@ -134,8 +134,10 @@ def test_its_console_signs_in_by_its_link_and_is_there_again_when_it_died(tmp_pa
         link = CONSOLE.search(process.output())
         assert link, process.output()
         assert "Sign in as" in page(link[0])
-        for pid in consoles(tmp_path):
+        killed = consoles(tmp_path)
+        for pid in killed:
             os.kill(pid, signal.SIGKILL)
+        assert killed
         wait_for(lambda: "Sign in" in page(link[0].partition("?")[0]), "the console to be there again")
         assert process.running(), process.output()
     finally:
@@ -147,7 +149,7 @@ def test_its_console_signs_in_by_its_link_and_is_there_again_when_it_died(tmp_pa
 def page(url: str) -> str:
     """The page there; "" while nobody answers."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urlopen(url, timeout=10) as answer:
             return str(answer.read().decode())
     except OSError:
         return ""
