@@ -257,7 +257,7 @@ class Restorer:
         left = []
         for job, item in packet:
             if digest_of(item.data) == job.digest and self._store_body(item, job.delivery):
-                left.append((job, item, _restored(item)))
+                left.append((job, item, _restored(item, self.operations.settings.queue.url.largest)))
             else:
                 yield job.result(Did.NOTHING, _CHANGED)
         refs = self.queue.insert_all([NewForm(body, item.tube, "buried") for _, item, (_, body) in left])
@@ -290,14 +290,14 @@ class Restorer:
             writer.discard()
 
 
-def _restored(item: FileItem) -> tuple[Delivery | None, bytes]:
-    """The delivery of an item, if it is whole, and the bytes of its job; where possible those of the file."""
+def _restored(item: FileItem, largest: int) -> tuple[Delivery | None, bytes]:
+    """The delivery of an item, if it is whole, and the bytes of its job, `largest` at most; if possible the file's."""
     delivery = _delivery(item)
     if delivery is None or (delivery.buried and delivery.tube in ("", item.tube)):
         return delivery, item.data
     # Should we die before the job is buried, the pool buries it: the delivery itself says so.
     delivery = msgspec.structs.replace(delivery, buried=delivery.buried or NO_REASON, tube=item.tube)
-    return delivery, encode(delivery)
+    return delivery, encode(delivery, largest)
 
 
 def _why(error: QueueError) -> str:
