@@ -21,6 +21,7 @@ from glassq.errors import GlassqError
 from glassq.http.liveness import LivenessResource
 from glassq.http.log_limiter import LogLimiter
 from glassq.http.problem import PROBLEM_JSON, problem
+from glassq.ledger.activity import REFUSED, SIGN_IN
 from glassq.log import fields, logger
 from glassq.operations.document import to_json
 
@@ -239,12 +240,22 @@ class _ErrorAnswers:
 
     def refused(self, req: falcon.Request, resp: falcon.Response, error: Refused, _params: object) -> None:
         """Who is not let in, or asks for what cannot be."""
+        if error.problem.status == 403:
+            self._note(req, error.problem)
         if error.problem.status != 404 and (left_out := self._limiter.admit()) is not None:
             visitor = getattr(req.context, "visitor", None)
             who = visitor.name if visitor else req.remote_addr
             told = {"status": error.problem.status, "why": error.problem.words, "path": req.path}
             log.warning("refused %s", fields(who=who, method=req.method, **told, **left_out))
         self._answer(req, resp, error.problem)
+
+    def _note(self, req: falcon.Request, told: Problem) -> None:
+        """Who may not come in, or may not do what it asks for, stands in the trail."""
+        visitor = getattr(req.context, "visitor", None)
+        actor = _actor(self._console, req) or visitor
+        asked = f"{req.method} {req.path}" + (f" from {req.remote_addr}" if visitor is None else "")
+        did = SIGN_IN if req.path == LOGIN else REFUSED
+        self._console.trail.refused(actor.name if actor else "", asked, told.words, did)
 
     def operation(self, req: falcon.Request, resp: falcon.Response, error: GlassqError, _params: object) -> None:
         """What was asked for cannot be done, or the queue cannot be asked."""

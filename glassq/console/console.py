@@ -20,6 +20,7 @@ from glassq.console.plans import Plans
 from glassq.console.render import Frame, Pause, Renderer
 from glassq.console.runs import Runs
 from glassq.console.sessions import Sessions
+from glassq.console.trail import Trail
 from glassq.operations import Operations
 from glassq.operations.census import Census
 from glassq.operations.doctor import Doctor
@@ -83,6 +84,7 @@ class Console:
         self.renderer = Renderer(self.assets, self.base, self.adapt)
         self.operations = self._operations(ITSELF)
         self.census = Census(self.operations)
+        self.trail = Trail(self._operations)
         self.sampler = Sampler(self.operations)
         self.doctor = Doctor(self.operations)
         self.notes = Notes(self.operations)

@@ -15,6 +15,8 @@ State = Literal["running", "done", "stopped", "failed", "interrupted"]
 STARTED, RELOADED = "started", "reloaded"
 # A note of an operator's on a cause of failures.
 NOTE = "note"
+# Somebody has come into the console, or could not (state "failed"); or may not have what was asked of it.
+SIGN_IN, REFUSED = "sign-in", "refused"
 # The columns whose names are not those of the fields: SQL has the word for itself.
 COLUMNS = {"left": "remaining"}
 
@@ -23,10 +25,10 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody did something.
 
     `via` is from where: "cli", "console", or "pool" for what the pool did itself, whose `actor` is the host then. `did`
-    is a command's name ("kick", "queues purge"), STARTED, RELOADED or NOTE; `command` is the whole command, masked, and
-    `filter` what it was for. Of `chosen` deliveries it was `done` with some, could not be with `failed`, and `left` are
-    those that it did not touch. `run` is the id of the console's run. `cause` is what a note is about. `ended` is None
-    while it runs.
+    is a command's name ("kick", "queues purge"), STARTED, RELOADED, NOTE, SIGN_IN or REFUSED; `command` is the whole
+    command, masked, and `filter` what it was for. Of `chosen` deliveries it was `done` with some, could not be with
+    `failed`, and `left` are those that it did not touch. `run` is the id of the console's run. `cause` is what a note
+    is about. `ended` is None while it runs.
     """
 
     id: str

@@ -152,6 +152,12 @@ def newest(
         return ledger.activities(who=who, did=did, state=state, since=since, limit=limit)
 
 
+def absent(operations: Operations) -> str:
+    """Why there is no ledger, in words; "" if there is one. Raises LedgerError and SettingsError."""
+    with operations.ledger() as ledger:
+        return ledger.absent
+
+
 def found(operations: Operations, activity: str) -> Activity | None:
     """The one with this id. Raises LedgerError and SettingsError."""
     with operations.ledger() as ledger:

@@ -388,7 +388,7 @@ def test_a_pause_holds_the_work_and_the_trail_has_it(house: Site, queue: Queue) 
     assert queue.reserve(0) is None
     location(browser.post("/resume"), "/")
     assert queue.reserve(0) is not None
-    told = activity.newest(house.console.operations)
+    told = [each for each in activity.newest(house.console.operations) if each.did != "sign-in"]
     assert [(each.did, each.actor, each.via, each.command) for each in told] == [
         ("resume", OPERATOR, "console", "glassq resume"),
         ("pause", OPERATOR, "console", "glassq pause --for 30m"),
@@ -454,4 +454,4 @@ def test_looking_changes_nothing(house: Site, queue: Queue) -> None:
         *(before.ready, before.buried, before.delayed),
         before.reserved,
     )
-    assert activity.newest(house.console.operations) == []
+    assert {each.did for each in activity.newest(house.console.operations)} == {"sign-in"}

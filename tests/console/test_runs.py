@@ -64,7 +64,7 @@ def test_the_way_back_is_known_before_anything_leaves_the_queue(
     seen: dict[str, Any] = {}
 
     def killed(*_: object) -> None:
-        (seen["told"],) = activity.newest(house.console.operations)
+        (seen["told"],) = activity.newest(house.console.operations, did="archive")
         seen["buried"] = queue.stats_tube().buried
         raise Stopped
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from glassq.console.filtering import named
 from glassq.console.request import Page
 from glassq.errors import LedgerError, SettingsError
+from glassq.ledger.activity import REFUSED, SIGN_IN, Activity
 from glassq.operations import activity as operation
 from glassq.operations.filters import duration
 
@@ -26,6 +27,7 @@ def activity(console: Console, request: PageRequest) -> Answer:
     operations = console.operations_for(request.actor)
     try:
         found = operation.newest(operations, who=asked["who"], did=asked["did"], seconds=seconds, limit=MAX_ROWS)
+        note = operation.absent(operations)
     except (LedgerError, SettingsError) as error:
         note = str(error)
     values = {
@@ -37,10 +39,10 @@ def activity(console: Console, request: PageRequest) -> Answer:
     return Page("activity.html", "Activity", operation.document(found), values)
 
 
-def latest(console: Console, limit: int) -> list[tuple[object, str]]:
-    """The latest of them with what came of them in words; none where the ledger cannot tell."""
+def latest(console: Console, limit: int) -> list[tuple[Activity, str]]:
+    """The latest of them with what came of them in words, without who came in; none where the ledger cannot tell."""
     try:
-        found = operation.newest(console.operations, limit=limit)
+        found = operation.newest(console.operations, limit=limit + MAX_ROWS)
     except (LedgerError, SettingsError):
         return []
-    return [(each, operation.words(each)) for each in found]
+    return [(each, operation.words(each)) for each in found if each.did not in (SIGN_IN, REFUSED)][:limit]

@@ -7,12 +7,12 @@ import shlex
 from typing import TYPE_CHECKING
 
 from glassq.console.pages.entry import ours
+from glassq.console.planning import Remarks
 from glassq.console.request import Redirect
-from glassq.errors import InvalidRequest
+from glassq.errors import Conflict, InvalidRequest
 from glassq.operations import pause as operation
 from glassq.operations.activity import CameTo
 from glassq.operations.filters import Filter, duration, parse
-from glassq.operations.progress import Silent
 
 if TYPE_CHECKING:
     from glassq.console.console import Console
@@ -24,7 +24,7 @@ LONGEST_NOTE = 500
 
 def pause(console: Console, request: PageRequest) -> Answer:
     """Pauses a tube, or all of ours, for so long. Pings are taken all the while."""
-    operations = console.operations_for(request.actor)
+    operations, remarks = console.operations_for(request.actor), Remarks([])
     tube, length = request.form.get("tube", ""), request.form.get("for", "30m")
     seconds = math.ceil(duration("for", length))
     with operations.queue() as queue:
@@ -40,15 +40,15 @@ def pause(console: Console, request: PageRequest) -> Answer:
     left = f"for longer than that are paused, and stay so: {', '.join(kept)}" if kept else ""
     came_to = CameTo(done=sum(done.values()), note=left)
     filter_ = shlex.join(done) if kept else tube
-    operations.activities(Silent()).record(
+    operations.activities(remarks).record(
         "pause", came_to, command=f"glassq {words}", filter_=filter_, chosen=len(done)
     )
-    return Redirect(ours(request.form.get("next", "")))
+    return _done(request, remarks)
 
 
 def resume(console: Console, request: PageRequest) -> Answer:
     """Lets a tube, or all of ours, go on."""
-    operations = console.operations_for(request.actor)
+    operations, remarks = console.operations_for(request.actor), Remarks([])
     tube = request.form.get("tube", "")
     with operations.queue() as queue:
         tubes = operation.chosen(operations, queue, [tube] if tube else [])
@@ -56,16 +56,27 @@ def resume(console: Console, request: PageRequest) -> Answer:
     console.sampler.look()
     came_to = CameTo(done=sum(done.values()))
     command = f"glassq resume {tube}".strip()
-    operations.activities(Silent()).record("resume", came_to, command=command, filter_=tube, chosen=len(done))
-    return Redirect(ours(request.form.get("next", "")))
+    operations.activities(remarks).record("resume", came_to, command=command, filter_=tube, chosen=len(done))
+    return _done(request, remarks)
+
+
+def _done(request: PageRequest, remarks: Remarks) -> Answer:
+    """Back to where the button was; if the ledger does not know of it, to the page that says why."""
+    return Redirect("/activity" if remarks.words else ours(request.form.get("next", "")))
 
 
 def note(console: Console, request: PageRequest) -> Answer:
-    """Leaves a note on a group, for whoever looks at it next; an empty one takes it back. Raises InvalidRequest."""
+    """Leaves a note on a group, for whoever looks at it next; an empty one takes it back.
+
+    Raises InvalidRequest, and Conflict where there is no ledger to keep it.
+    """
     cause = parse([f"cause={request.path['cause']}"], Filter()).cause or ""
     text = request.form.get("text", "").strip()
     if len(text) > LONGEST_NOTE:
         raise InvalidRequest(f"a note has at most {LONGEST_NOTE} characters")
-    console.operations_for(request.actor).activities(Silent()).note(cause, text)
+    remarks = Remarks([])
+    console.operations_for(request.actor).activities(remarks).note(cause, text)
     console.notes.forget()
+    if remarks.words:
+        raise Conflict(f"the note stands in the log alone, where nobody reads it: {remarks.words[0]}")
     return Redirect(f"/buried/{cause}")
