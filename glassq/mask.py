@@ -12,7 +12,10 @@ import math
 import re
 import string
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MASK = "***"
 # Maximum number of characters shown of a body that is not JSON.
@@ -90,6 +93,12 @@ def masked_body(body: bytes, size: int | None = None) -> Any:
         whole = len(body) if size is None else size
         cut = f" … ({whole} bytes in all)" if whole > 4 * MAX_TEXT or len(text) == MAX_TEXT else ""
         return masked_text(text)[:MAX_TEXT] + cut
+
+
+def masked_texts(named: Mapping[str, str]) -> dict[str, str]:
+    """Labels or headers: what a name says is a secret is masked, and what is one in a text."""
+    masked: dict[str, str] = masked_body(json.dumps(dict(named)).encode())
+    return {name: masked_text(value) for name, value in masked.items()}
 
 
 def masked_text(text: str) -> str:

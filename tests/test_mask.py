@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from glassq.mask import masked_body, masked_text
+from glassq.mask import masked_body, masked_text, masked_texts
 
 
 @pytest.mark.parametrize(
@@ -213,3 +213,9 @@ def test_the_time_is_in_proportion_to_the_text_whatever_it_says(unit: str) -> No
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe\x00", b"[" * 60_000, b'{"a":' * 10_000, b"NaN", b"-1e9999"])
 def test_any_bytes_can_be_shown(body: bytes) -> None:
     assert len(str(masked_body(body))) < 5_000
+
+
+def test_a_label_is_masked_by_its_name_and_by_what_it_says() -> None:
+    labels = {"api_key": "plainlabel", "url": "https://anna:geheim@x.test/", "userToken": "anna", "odd": "\ud800"}
+    masked = {"api_key": "***", "url": "https://anna:***@x.test/", "userToken": "anna", "odd": "\ud800"}
+    assert masked_texts(labels) == masked

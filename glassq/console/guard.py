@@ -40,7 +40,7 @@ TWIN = ".json"
 # Who asks for these is not asked who it is, nor how often: they say nothing of the queue.
 OPEN = ("/static/", "/favicon.ico", "/healthz", "/readyz")
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
-_HEADERS = {
+HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -88,7 +88,7 @@ class Guard:
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool) -> None:
         """Falcon calls it for each answer, errors too. What an answer says itself stays."""
-        for name, value in _HEADERS.items():
+        for name, value in HEADERS.items():
             if resp.get_header(name) is None:
                 resp.set_header(name, value)
 

@@ -59,7 +59,7 @@ ROUTES: tuple[PageRoute, ...] = (
     PageRoute("GET", "/buried/{id}", Role.VIEWER, buried.group, "group"),
     PageRoute("GET", "/d/{id}", Role.VIEWER, delivery.delivery, "delivery"),
     PageRoute("GET", "/d/{id}/body", Role.VIEWER, delivery.body, "body"),
-    PageRoute("GET", "/d/{id}/edit", Role.VIEWER, delivery.edit, "edit"),
+    PageRoute("GET", "/d/{id}/edit", Role.OPERATOR, delivery.edit, "edit"),
     PageRoute("POST", "/plan/{kind}", Role.OPERATOR, plan.make, "make a plan"),
     PageRoute("GET", "/plans/{id}", Role.VIEWER, plan.show, "plan"),
     PageRoute("POST", "/plans/{id}", Role.OPERATOR, plan.carry_out, "carry out"),

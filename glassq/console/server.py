@@ -15,7 +15,7 @@ from gunicorn.app.base import Application
 from glassq import log
 from glassq.console.app import create_app
 from glassq.console.console import Console
-from glassq.console.guard import MAX_BODY
+from glassq.console.guard import HEADERS, MAX_BODY
 from glassq.console.keys import open_key, state_directory
 from glassq.errors import SettingsError
 from glassq.http.arbiter import TendingArbiter
@@ -51,6 +51,8 @@ class ConsoleWorker(BufferingWorker):
     """The worker of glassq/http; no body goes to disk."""
 
     max_body = MAX_BODY + _HEAD
+    # what the app never sees is answered with them, too
+    early_headers = tuple(f"{name}: {value}\r\n" for name, value in HEADERS.items())
 
 
 class _Everything(frozenset[str]):

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -146,7 +147,8 @@ class Stack:
         except StackError:
             port = free_port()
         command = [*daemons.command("console", self.config), "--foreground", str(port), "--life", "0"]
-        self._start(ServerProcess("console", command, stop=signal.SIGTERM))
+        server = ServerProcess("console", command, stop=signal.SIGTERM)
+        spawn = self._start(server)
         door = Door(Bind(f"127.0.0.1:{port}"), "[console] bind")
         try:
             self._wait_for(door, "console")
@@ -154,6 +156,9 @@ class Stack:
             self._stop("console")
             return str(error)
         self.console_door = door
+        # from now on it may die, and nothing else ends with it
+        self._started["console"] = replace(server, restarts=True)
+        self._keep("console", spawn)
         return ""
 
     def console_link(self, life: float) -> str:
@@ -166,7 +171,8 @@ class Stack:
         key = open_key(state_directory(load(str(self.config), {})))
         return f"{self.console_door.url}/login?code={new_code(key, _who(), time.time(), life)}"
 
-    def _start(self, server: ServerProcess) -> None:
+    def _start(self, server: ServerProcess) -> Callable[[], None]:
+        """Starts it; returns what starts it once more."""
         name = server.name
         output = None
         if self._logs:
@@ -199,7 +205,11 @@ class Stack:
             spawn()
             self._cleanup.callback(self._stop, name)
         if server.restarts:
-            threading.Thread(target=self._restart, args=(name, spawn), daemon=True).start()
+            self._keep(name, spawn)
+        return spawn
+
+    def _keep(self, name: str, spawn: Callable[[], None]) -> None:
+        threading.Thread(target=self._restart, args=(name, spawn), daemon=True).start()
 
     def _restart(self, name: str, spawn: Callable[[], None]) -> None:
         """Starts a process again whenever it ends, until the stack stops it."""

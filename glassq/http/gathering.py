@@ -114,6 +114,8 @@ class GatheringWorker(ThreadWorker):  # type: ignore[misc]
     max_body = 16 << 10
     #: maximum memory of the requests that arrive in parts, and of those whose answers are held; in bytes
     memory_max = 64 << 20
+    #: lines of headers of the answers that are made before a request reaches the app
+    early_headers: tuple[str, ...] = ()
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -182,7 +184,7 @@ class GatheringWorker(ThreadWorker):  # type: ignore[misc]
             self._crowded += 1
             self.app.counters.crowded()
         if conn.buffer:
-            send(conn.sock, refusal(503), MORE)
+            send(conn.sock, refusal(503, headers=self.early_headers), MORE)
         self.hang_up(conn)
 
     def _longest_waiting(self) -> Connection | None:
@@ -333,7 +335,7 @@ class GatheringWorker(ThreadWorker):  # type: ignore[misc]
         self.app.counters.refused(status)
         self.log_refused(conn, status, why)
         # a bug is ours to mend: whoever sent this is to try again
-        send(conn.sock, refusal(503 if status == 500 else status), MORE)
+        send(conn.sock, refusal(503 if status == 500 else status, headers=self.early_headers), MORE)
         self.hang_up(conn)
 
     def log_refused(self, conn: Connection, status: int, why: str) -> None:

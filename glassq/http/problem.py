@@ -19,18 +19,18 @@ def problem(status: int, title: str, detail: str = "") -> bytes:
     return json.dumps(members).encode() + b"\n"
 
 
-def refusal(status: int, detail: str = "", *, closes: bool = True) -> bytes:
-    """A whole error answer, head and body; `closes`: the connection ends with it."""
-    head, body = _refusal(status, detail)
+def refusal(status: int, detail: str = "", *, closes: bool = True, headers: tuple[str, ...] = ()) -> bytes:
+    """A whole error answer, head and body, with these lines of headers; `closes`: the connection ends with it."""
+    head, body = _refusal(status, detail, headers)
     return encoded(head, body, closes=closes)
 
 
 # A crowd gets thousands of them in a second.
 @lru_cache(maxsize=32)
-def _refusal(status: int, detail: str) -> tuple[tuple[str, ...], bytes]:
+def _refusal(status: int, detail: str, headers: tuple[str, ...]) -> tuple[tuple[str, ...], bytes]:
     title = HTTPStatus(status).phrase
     body = problem(status, title, detail)
     head = [f"{status} {title}", f"Content-Type: {PROBLEM_JSON}\r\n", f"Content-Length: {len(body)}\r\n"]
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         head.append(f"Retry-After: {RETRY_AFTER}\r\n")
-    return tuple(head), body
+    return (*head, *headers), body

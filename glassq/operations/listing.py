@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from glassq.mask import masked_text
+from glassq.mask import masked_texts
 from glassq.operations.find import Search, buried_matching, found_in, tubes_of
 from glassq.operations.groups import group
 from glassq.operations.novelty import new_since
@@ -131,7 +131,7 @@ def _row(found: Found) -> BuriedRow:
         attempts=delivery.attempt if delivery else None,
         reason=found.reason,
         damaged=delivery is None,
-        labels={name: masked_text(value) for name, value in delivery.labels.items()} if delivery else None,
+        labels=masked_texts(delivery.labels) if delivery else None,
         error=found.error if delivery else None,
         buried_at=found.buried_at,
         handler=found.handler or None,

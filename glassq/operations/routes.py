@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from glassq.errors import InvalidRequest, SettingsError
-from glassq.mask import masked_text
+from glassq.mask import masked_texts
 from glassq.operations.saved_request import parse
 from glassq.routes import all_routes
 from glassq.settings import TASK_SOURCE, label_fits, ping_tube, route_tube
@@ -130,7 +130,7 @@ def trial(operations: Operations, source: str, data: bytes) -> RouteTrial:
     found = _described(settings, source, request)
     tried = tuple(TriedRoute(row, _why_not(row.route, source, found.labels)) for row in listing(settings))
     tube = ping_tube(settings, source)(found.labels)
-    labels = {name: masked_text(value) for name, value in found.labels.items()}
+    labels = masked_texts(found.labels)
     return RouteTrial(source, labels, found.unread, found.content_type, tube, tried, saved.remarks)
 
 
@@ -145,7 +145,7 @@ def _why_not(route: Route, source: str, labels: Mapping[str, str]) -> str:
         return f"it is for {route.source}"
     for name, wanted in route.conditions.items():
         if not label_fits(wanted, labels.get(name)):
-            has = f'is "{masked_text(labels[name])}"' if name in labels else "is not there"
+            has = f'is "{masked_texts(labels)[name]}"' if name in labels else "is not there"
             return f"{name} {has}, and must be {words_of(wanted)}"
     return ""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from glassq.causes import reason
 from glassq.errors import JobNotFound, LedgerError, QueueError, SearchIncomplete, SettingsError
-from glassq.mask import MAX_LINE, masked_body, masked_text
+from glassq.mask import MAX_LINE, masked_body, masked_texts
 from glassq.operations.filters import has_words
 from glassq.operations.find import MIN_PREFIX, found_in, is_ours, our_tubes
 from glassq.operations.follow import said
@@ -205,8 +205,9 @@ def _words_in(text: str, why: str, result: str, labels: dict[str, str], body: by
     for where, plain in (("reason", why), ("result", result)):
         if has_words(plain, text) and has_words(masked := reason(plain), text):
             return where, _around(masked, text)
-    for name, value in labels.items():
-        if has_words(value, text) and has_words(masked := masked_text(value), text):
+    fits = any(has_words(value, text) for value in labels.values())
+    for name, masked in masked_texts(labels).items() if fits else ():
+        if has_words(masked, text):
             return f"label {name}", _around(masked, text)
     # masking takes long, and most bodies have other words
     if body and has_words(body.decode("utf-8", "replace"), text):

@@ -11,7 +11,7 @@ import msgspec
 from glassq.causes import reason
 from glassq.delivery import StepResult, StoredBody
 from glassq.errors import BodyError, InvalidRequest, LedgerError, NotFound, NotInOurTubes, QueueError, SettingsError
-from glassq.mask import MAX_TEXT, masked_body, masked_text
+from glassq.mask import MAX_TEXT, masked_body, masked_text, masked_texts
 from glassq.operations.find import Finder, ambiguous, checked_prefix, ref_of
 from glassq.operations.words import attempts
 
@@ -97,7 +97,7 @@ class Story:
     def labels(self) -> dict[str, str] | None:
         """Its labels, masked: a task's URL and headers are among them. None as for the body."""
         holder = self.found.delivery if self.found else self.stored
-        return {name: masked_text(value) for name, value in holder.labels.items()} if holder else None
+        return masked_texts(holder.labels) if holder else None
 
     @property
     def headers(self) -> dict[str, str] | None:
@@ -106,8 +106,7 @@ class Story:
         kept = delivery.headers if delivery else self.stored.kept.get("headers") if self.stored else None
         if kept is None:
             return {} if self.stored else None
-        masked: dict[str, str] = masked_body(json.dumps(kept).encode())
-        return {name: masked_text(value) for name, value in masked.items()}
+        return masked_texts(kept)
 
     @property
     def content_type(self) -> str | None:

@@ -11,6 +11,7 @@ import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.request import urlopen
 
 import pytest
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # the end of the last line that it says when it is ready
 READY = " status\n"
+# the console's link
+CONSOLE = re.compile(r"http://127\.0\.0\.1:\d+/login\?code=\S+")
 
 #: names of directories, each with a form of address, and the signal that ends it there
 ODD = {
@@ -121,6 +124,40 @@ def test_it_works_in_a_directory_of_any_name_at_any_address_and_its_lines_can_be
         assert (home / "var" / "ledger.db").exists()
         (github,) = [command for command in offered(process) if command.endswith("ping github")]
         assert re.match(r"200 in [0-9.]+ ms .*event=push .*\ndelivery [0-9a-f-]+: done: ", paste(github, home))
+
+
+def test_its_console_signs_in_by_its_link_and_is_there_again_when_it_died(tmp_path: Path) -> None:
+    options = ["dev", "--bind", f"127.0.0.1:{free_port()}"]
+    process = Process(options, tmp_path / "dev.log", None, cwd=tmp_path, forks="glassq")
+    try:
+        wait_for(lambda: CONSOLE.search(process.output()) or not process.running(), "the link")
+        link = CONSOLE.search(process.output())
+        assert link, process.output()
+        assert "Sign in as" in page(link[0])
+        killed = consoles(tmp_path)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        assert killed
+        wait_for(lambda: "Sign in" in page(link[0].partition("?")[0]), "the console to be there again")
+        assert process.running(), process.output()
+    finally:
+        code = process.end(signal.SIGINT)
+    assert code == 0, process.output()
+    assert not working_in(tmp_path)
+
+
+def page(url: str) -> str:
+    """The page there; "" while nobody answers."""
+    try:
+        with urlopen(url, timeout=10) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
+def consoles(home: Path) -> list[int]:
+    """The processes of the console of this directory."""
+    return [pid for pid in working_in(home) if b"glassq-console" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_it_serves_a_socket_that_it_was_handed(tmp_path: Path) -> None:

@@ -626,6 +626,7 @@ WORKER = {
     [
         ({}, True, "is active (running), enabled"),
         ({"UnitFileState": "disabled"}, None, "does not start at boot: systemctl enable glassq-worker.service"),
+        ({"UnitFileState": "disabled", "WantedBy": "a.service glassq.target"}, True, "started by glassq.target"),
         (
             {"ActiveState": "failed", "SubState": "failed", "Result": "exit-code"},
             False,

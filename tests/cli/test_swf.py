@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.delivery import Delivery, encode
+from glassq.queues.swf.client import SwfClient
+from glassq.queues.swf.deciding import SwfDeciding
+from glassq.queues.swf.place import SwfPlace
+from glassq.queues.swf.versions import NEWEST
 from tests.cli.amazon import ROUTE, buried, counts, ids, put
 from tests.cli.conftest import Cli, a_delivery
 from tests.cli.conftest import put as raw_put
@@ -44,6 +48,26 @@ def swf(url: str, tmp_path: Path) -> Cli:
     made.configure(ROUTE)
     assert made("queue", "init").code == 0
     return made
+
+
+def test_what_a_worker_may_take_first_is_not_told_as_put_aside(
+    swf: Cli, service: SwfService, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has been decided that somebody may work it, and no pool runs any more."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    ready = put(swf)
+    place = SwfPlace(REGION, url.partition(f"{REGION}/")[2].partition("?")[0], service.endpoint(), poll=1)
+    client = SwfClient(place, connect_timeout=5, timeout=5)
+    deciding = SwfDeciding(client, NEWEST)
+    wait_for(deciding.step, "a decision")
+    done = swf("bury", ready)
+    assert done.code != 0
+    assert "asked, and not decided yet" in done.out + done.err
+    # the pool decides when it runs
+    wait_for(deciding.step, "the next one")
+    assert counts(swf) == {"ready": 0, "delayed": 0, "buried": 1}
+    client.close()
 
 
 def test_what_waits_can_be_seen_and_decided_on_before_anybody_decides_for_it(swf: Cli) -> None:

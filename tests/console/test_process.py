@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.console.guard import MAX_BODY
+from glassq.console.guard import HEADERS, MAX_BODY
 from tests.conftest import Process, free_port, wait_for
 from tests.intake.wire import Answer, Wire
 
@@ -119,7 +119,10 @@ def test_another_user_of_the_machine_is_not_taken_for_us(served: Served) -> None
     ],
 )
 def test_what_is_no_plain_request_is_refused(line: str, headers: list[str], status: int, served: Served) -> None:
-    assert served.ask(line, *headers).status in (status, 400)
+    answer = served.ask(line, *headers)
+    assert answer.status in (status, 400)
+    # the app has not seen all of these
+    assert {name.lower() for name in HEADERS} <= {name.lower() for name in answer.headers}
 
 
 def test_another_host_reads_nothing(served: Served) -> None:

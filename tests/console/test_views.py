@@ -6,6 +6,7 @@ import html
 import json
 import re
 import shlex
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -295,7 +296,7 @@ def test_before_the_first_look_pages_say_so(site: Site) -> None:
 def test_the_beginning_of_several_ids_is_a_short_heading_and_links(viewer: Browser, at_work: Site) -> None:
     ids = [f"0badcafe-0000-7000-8000-00000000000{number}" for number in range(2)]
     at = NOW - timedelta(days=30)
-    with at_work.console.operations.ledger() as ledger:
+    with closing(open_ledger(at_work.console.settings.ledger)) as ledger:
         for id_ in ids:
             ledger.record(Entry(id_, "mirror", at, "done", 1, at, 0.5, reason="", started=at, tube="glassq"))
     answer = viewer.get("/d/0badcafe")

@@ -21,6 +21,7 @@ STATE = (
     "/etc/glassq", "/var/lib/glassq-beanstalkd", "/var/spool/glassq", "/var/lib/glassq", "/var/lib/glassq-tasks",
     "/var/cache/glassq",
 )  # fmt: skip
+GROUPS = ("glassq-tasks", "glassq-clients", "glassq-console", "glassq-operators")
 # What a machine writes by itself, and what these tests have put there.
 THEIRS = re.compile(
     r"/(dev|proc|sys|run|tmp|root|var/(log|cache|tmp)|var/lib/(dpkg|systemd|elsewhere))(/|$)"
@@ -68,10 +69,10 @@ def test_a_purge_leaves_nothing_but_what_it_says(glassq: Machine, files_before: 
     said = glassq.shows("dpkg --purge glassq 2>&1 | grep '^glassq:'")
     for directory in STATE:
         assert f"removing {directory} (" in said
-    assert "kept: the user glassq and the groups glassq-tasks and glassq-clients" in said
+    assert f"kept: the user glassq and the groups {', '.join(GROUPS[:-1])} and {GROUPS[-1]}" in said
     left = sorted(path for path in glassq.files() - files_before if not THEIRS.match(path))
     glassq.transcript.say(f"left on the disk: {', '.join(left) or 'nothing'}")
     assert left == []
     assert glassq.run("systemctl list-units --no-legend --all --state=active,failed 'glassq*'") == ""
-    users = glassq.shows("getent passwd glassq; getent group glassq-tasks glassq-clients")
-    assert [line.split(":")[0] for line in users.splitlines()] == ["glassq", "glassq-tasks", "glassq-clients"]
+    users = glassq.shows(f"getent passwd glassq; getent group {' '.join(GROUPS)}")
+    assert [line.split(":")[0] for line in users.splitlines()] == ["glassq", *GROUPS]

@@ -218,7 +218,7 @@ def _related(story: Story, user: object) -> Iterator[tuple[str, str]]:
     if found is not None and (found.error or found.is_buried):
         yield "the same failure", f"/buried/{found.cause.id}"
     if entry is not None and entry.replayed:
-        yield f"it was replayed as {entry.replayed}", f"/d/{entry.replayed}"
+        yield f"it was replayed as {entry.replayed}", f"/d/{quote(entry.replayed, safe='')}"
     if original := (story.labels or {}).get("replay_of"):
         yield f"it repeats {original}", f"/d/{quote(original, safe='')}"
 

@@ -37,9 +37,9 @@ _BY_KEY = {
 }
 # What an operator must know within half a minute: these checks cost next to nothing, and need no secret.
 _URGENT = frozenset({"journal", "journaled", "ledger", "units", "disks", "engine", "consumers"})
-# What a process that sees neither secrets nor the network cannot look at.
+# What a process cannot look at that sees neither secrets nor the network, nor may write where task names are.
 _HIDDEN = frozenset(
-    {"secret_files", "sources", "photos", "credentials", "handlers", "push", "intake", "tasks", "metrics"}
+    {"secret_files", "sources", "photos", "credentials", "handlers", "push", "task_names", "intake", "tasks", "metrics"}
 )
 _MEND_FIRST = "mend it first: without settings nothing else can be looked at"
 

@@ -41,6 +41,7 @@ _PROPERTIES = (
     "ActiveState",
     "SubState",
     "UnitFileState",
+    "WantedBy",
     "NeedDaemonReload",
     "Result",
     "NRestarts",
@@ -126,6 +127,9 @@ def unit(properties: Mapping[str, str]) -> Check:
         return Check("unit", False, f"{name} is starting again ({sub}; restarts: {restarts})", log)
     if active != "active":
         return Check("unit", None, f"{name} is {active} ({sub})", f"systemctl status {name} says more")
+    if boots == "disabled" and _TARGET in properties.get("WantedBy", "").split():
+        # as glassq-generator says, for the queue of the settings
+        return Check("unit", True, f"{name} is active ({sub}), started by {_TARGET}")
     if boots == "disabled":
         return Check("unit", None, f"{name} runs, but does not start at boot", f"systemctl enable {name}")
     return Check("unit", True, f"{name} is active ({sub}), {boots}")

@@ -1,11 +1,13 @@
 """What operators put, change and delete: executions that start, signals, and executions that are terminated.
 
 A signal names the form of the delivery that the operator has seen. Whoever decides takes it only while the delivery has
-that form, and nobody works it.
+that form, and nobody works it. Until then a worker may take what waits for one, so it is told as done only afterwards.
 """
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -14,8 +16,8 @@ from glassq.errors import JobNotFound, QueueError, QueueRefused
 from glassq.queues.aws.text import text_of
 from glassq.queues.key import key_of
 from glassq.queues.swf.forms import LIMITS, SwfForm, form_of, written
-from glassq.queues.swf.history import CHANGE, STATE
-from glassq.queues.swf.looking import find_run
+from glassq.queues.swf.history import CHANGE, STATE, Phase, read_history
+from glassq.queues.swf.looking import events_of, find_run
 from glassq.queues.swf.names import id_of
 from glassq.queues.swf.starting import start_another
 
@@ -25,6 +27,19 @@ if TYPE_CHECKING:
     from glassq.queues.base import Change, Job, NewForm
     from glassq.queues.swf.client import SwfClient
     from glassq.queues.swf.looking import Left, SeenRun
+
+
+# Within so many seconds deciders have decided, if there are any; so often it is looked whether they have.
+DECIDED_WITHIN, LOOK_AGAIN = 3.0, 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class AskedRun:
+    """A run whose delivery is to have this form."""
+
+    ref: str
+    seen: SeenRun
+    form: SwfForm
 
 
 class RunChanger:
@@ -43,8 +58,13 @@ class RunChanger:
         """For each form its reference, or why it is not there."""
         return [self._insert(form) for form in forms]
 
-    def change(self, change: Change) -> str | QueueError:
-        """The job's reference, or why it is as it was."""
+    def change(self, changes: Sequence[Change]) -> list[str | QueueError]:
+        """For each change the job's reference, or why it is as it was, or may be."""
+        asked = [self._ask(change) for change in changes]
+        until = time.monotonic() + DECIDED_WITHIN
+        return [self._decided(each, until) if isinstance(each, AskedRun) else each for each in asked]
+
+    def _ask(self, change: Change) -> AskedRun | str | QueueError:
         job = change.job
         body, tube = job.body if change.body is None else change.body, change.tube or job.tube
         if error := LIMITS.fault(body, tube, change.delay):
@@ -55,10 +75,31 @@ class RunChanger:
                 return _gone(job)
             if change.state != "delayed" and (change.state, body, tube) == (job.state, job.body, job.tube):
                 return job.ref
-            self._signal(seen, self._form(seen, change, body, tube))
+            form = self._form(seen, change, body, tube)
+            self._signal(seen, form)
         except QueueError as error:
             return error
-        return job.ref
+        # no worker takes what is buried
+        return job.ref if seen.run.phase is Phase.BURIED else AskedRun(job.ref, seen, form)
+
+    def _decided(self, asked: AskedRun, until: float) -> str | QueueError:
+        """The reference, once the delivery goes on in its form; else what came between, or that nobody knows yet."""
+        seen, form = asked.seen, asked.form
+        while True:
+            try:
+                run = read_history(events_of(self._client, seen.workflow, seen.run_id, self._left))
+            except QueueError as error:
+                return error
+            same = (run.form.state, run.form.tube, run.form.text) == (form.state, form.tube, form.text)
+            if same and (run.is_settled or (run.phase is Phase.CLOSED and run.successor)):
+                return asked.ref
+            if run.phase in (Phase.RESERVED, Phase.DONE, Phase.CLOSED):
+                return JobNotFound(f"the job {asked.ref}: a worker took it before that was decided")
+            if time.monotonic() >= until:
+                return JobNotFound(
+                    f"the job {asked.ref}: asked, and not decided yet: a worker may take it first; does the pool run?"
+                )
+            time.sleep(LOOK_AGAIN)
 
     def delete(self, job: Job) -> QueueError | None:
         """Why the job is still there; None if it is not."""

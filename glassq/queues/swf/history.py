@@ -62,7 +62,9 @@ class DeliveryRun:
 
     `tube` is that of the run's tags. `timer` is the timer that runs until the delivery is due, `renews` whether the
     other one runs; `attempts` and `timers` are how many there were. `began` is when the run began, `now` the time of
-    the last event, `events` how many there are, and `successor` the run after this one.
+    the last event, `events` how many there are, and `successor` the run after this one. `pending`: a worker took it
+    after an operator had changed it, and before that was decided; the form is that of the operator. `offered`: an
+    activity is scheduled that has not ended; `deciding`: somebody decides by a history that may lack the last events.
     """
 
     phase: Phase
@@ -78,11 +80,19 @@ class DeliveryRun:
     attempts: int = 0
     timers: int = 0
     successor: str = ""
+    pending: bool = False
+    offered: bool = False
+    deciding: bool = False
 
     @property
     def state(self) -> State | None:
         """The job's state; None where there is no job any more."""
         return self.form.state if self.phase is Phase.ANEW else _STATES.get(self.phase)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing comes between the delivery and what an operator made of it."""
+        return self.phase is Phase.ANEW and not self.offered and not self.deciding
 
     @property
     def is_free(self) -> bool:
@@ -98,8 +108,10 @@ def read_history(events: Sequence[Mapping[str, Any]]) -> DeliveryRun:
     """Reads all events of a run, as botocore gives them."""
     run = _begun(events[0])
     for event in events[1:]:
-        run = replace(run, now=event["eventTimestamp"], events=run.events + 1)
-        if act := _EVENTS.get(event["eventType"]):
+        kind = event["eventType"]
+        offered, deciding = _OFFERED.get(kind, run.offered), _DECIDING.get(kind, run.deciding)
+        run = replace(run, now=event["eventTimestamp"], events=run.events + 1, offered=offered, deciding=deciding)
+        if act := _EVENTS.get(kind):
             run = act(run, event["eventId"], attributes_of(event))
     return run
 
@@ -142,6 +154,9 @@ def _scheduled(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
 
 
 def _started(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
+    if run.phase is Phase.ANEW:
+        # as a new run it would be worked twice at once: it goes on so when this attempt has failed
+        return replace(run, phase=Phase.RESERVED, pending=True)
     return replace(run, phase=Phase.RESERVED, since=run.now) if run.phase is Phase.READY else run
 
 
@@ -150,8 +165,9 @@ def _completed(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
 
 
 def _failed(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
+    if run.pending:
+        return _as_changed(run)
     if run.phase is not Phase.RESERVED:
-        # an operator had changed it before its worker took it
         return run
     reason, details = found.get("reason", ""), found.get("details", "")
     old = with_fields(run.form, state="ready", delay=0.0)
@@ -165,8 +181,15 @@ def _failed(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
     return _lost(run, number, found)
 
 
+def _as_changed(run: DeliveryRun) -> DeliveryRun:
+    """An attempt has failed at what an operator had changed before its worker took it."""
+    return replace(run, phase=Phase.ANEW, pending=False)
+
+
 def _lost(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
     """An attempt died with its process."""
+    if run.pending:
+        return _as_changed(run)
     if run.phase is not Phase.RESERVED:
         return run
     form = with_fields(run.form, state="ready", delay=0.0, losses=run.form.losses + 1)
@@ -174,6 +197,8 @@ def _lost(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
 
 
 def _canceled(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
+    if run.pending:
+        return _as_changed(run)
     return _formed(run, number, with_fields(run.form, state="ready", delay=0.0))
 
 
@@ -226,3 +251,11 @@ _EVENTS: dict[str, Callable[[DeliveryRun, int, Attributes], DeliveryRun]] = {
     "WorkflowExecutionTerminated": _closed,
     "WorkflowExecutionContinuedAsNew": _closed,
 }
+_OFFERED = {
+    "ActivityTaskScheduled": True,
+    "ActivityTaskCompleted": False,
+    "ActivityTaskFailed": False,
+    "ActivityTaskTimedOut": False,
+    "ActivityTaskCanceled": False,
+}
+_DECIDING = {"DecisionTaskStarted": True, "DecisionTaskCompleted": False, "DecisionTaskTimedOut": False}

@@ -150,7 +150,7 @@ class SwfInspector(SingleCalls):
         return self._changer.insert(forms)
 
     def change_all(self, changes: Sequence[Change]) -> list[str | QueueError]:
-        return [self._changer.change(change) for change in changes]
+        return self._changer.change(changes)
 
     def delete_all(self, jobs: Sequence[Job]) -> list[QueueError | None]:
         return [self._changer.delete(job) for job in jobs]

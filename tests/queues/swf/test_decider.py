@@ -170,6 +170,12 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         after(DECIDED, SCHEDULED, change(1), BEGUN, ("ActivityTaskTimedOut", 70, {"timeoutType": "HEARTBEAT"})),
         ["anew tube:pings: ready, next form, after 0 s"],
     ),
+    "and works it still": (after(DECIDED, SCHEDULED, change(1), BEGUN), []),
+    "and works it, while it was changed once more": (after(DECIDED, SCHEDULED, change(1), BEGUN, change(5)), []),
+    "and gave it back": (
+        after(DECIDED, SCHEDULED, change(1), BEGUN, ("ActivityTaskCanceled", 9, {})),
+        ["anew tube:pings: ready, next form, after 0 s"],
+    ),
     "and did it": (after(DECIDED, SCHEDULED, change(1), BEGUN, ("ActivityTaskCompleted", 9, {})), ["close"]),
     "changed while a decision was made": (
         after(change(1), DECIDED, SCHEDULED),
@@ -202,3 +208,21 @@ def test_what_nobody_of_ours_started_is_buried_for_an_operator() -> None:
     foreign[0]["workflowExecutionStartedEventAttributes"] = {"input": "a body"}
     found = read_history(foreign)
     assert (found.state, found.form.text) == ("buried", "a body")
+
+
+@pytest.mark.parametrize(
+    ("events", "settled"),
+    [
+        (after(change(1)), True),
+        (after(("DecisionTaskStarted", 1, {}), change(1)), False),
+        (after(("DecisionTaskStarted", 1, {}), change(1), DECIDED, SCHEDULED), False),
+        (after(("DecisionTaskStarted", 1, {}), change(1), ("DecisionTaskTimedOut", 31, {})), True),
+        (after(DECIDED, SCHEDULED, change(1)), False),
+        (after(DECIDED, SCHEDULED, change(1), BEGUN), False),
+        (after(DECIDED, SCHEDULED, change(1), BEGUN, failed("died")), True),
+        (after(DECIDED, TIMER, change(1), form=DELAYED), True),
+        (after(DECIDED, SCHEDULED), False),
+    ],
+)
+def test_a_change_is_settled_once_no_worker_can_come_between(events: list[dict[str, Any]], settled: bool) -> None:
+    assert read_history(events).is_settled is settled
