@@ -1,6 +1,7 @@
 """Browsers that have signed in: a signed cookie each. The console keeps none of them, so a restart ends none.
 
-A session ends after LONGEST, after IDLE without a request, at a logout (which ends all of that name), and with the key.
+A session ends after LONGEST, after IDLE without a request, at a logout (which ends all of that name at that door), and
+with the key.
 """
 
 from __future__ import annotations
@@ -68,11 +69,11 @@ class Sessions:
         now = self._clock()
         return self._cookie(replace(session, seen=now)) if now - session.seen > _RENEWED else ""
 
-    def end(self, name: str) -> str:
-        """Ends all sessions of this name, wherever their cookies are; the header that removes this one."""
+    def end(self, actor: Actor) -> str:
+        """Ends all sessions of this name at this door, wherever their cookies are; the header that removes this one."""
         now = self._clock()
         with self._lock:
-            self._ended = {each: at for each, at in self._ended.items() if now - at <= LONGEST} | {name: now}
+            self._ended = {each: at for each, at in self._ended.items() if now - at <= LONGEST} | {_whose(actor): now}
             try:
                 new = self._file.with_suffix(".new")
                 new.write_text(json.dumps(self._ended))
@@ -90,7 +91,7 @@ class Sessions:
         if not (session.began <= session.seen <= now <= session.began + LONGEST) or now - session.seen > IDLE:
             return None
         with self._lock:
-            return None if session.began <= self._ended.get(session.name, 0.0) else session
+            return None if session.began <= self._ended.get(_whose(session), 0.0) else session
 
     def _cookie(self, session: Session) -> str:
         document = {name: getattr(session, name) for name in Session.__dataclass_fields__}
@@ -108,6 +109,11 @@ class Sessions:
             # whoever signed out before stays out: nobody's session of before counts
             log.error("all sessions end %s", fields(file=self._file, why=error))
             return _EverybodyEnded(self._clock())
+
+
+def _whose(who: Actor | Session) -> str:
+    """A proxy's names are no names of this machine's users."""
+    return f"{who.door} {who.name}"
 
 
 class _EverybodyEnded(dict[str, float]):

@@ -12,7 +12,7 @@ from glassq.console.app import PageResource, create_app
 from glassq.console.keys import Key, open_key
 from glassq.console.links import new_code
 from glassq.console.request import Text
-from glassq.console.roles import Role
+from glassq.console.roles import Actor, Role
 from glassq.console.routes import PageRoute
 from glassq.errors import SettingsError
 from tests.console.conftest import OPERATOR, VIEWER, Site, site_of
@@ -94,6 +94,14 @@ def test_signing_out_ends_each_session_of_that_name_for_good(site: Site, tmp_pat
     assert browser.get("/plans/none").status_code == 303
     site.clock.go_on(1)
     assert site.signed_in().get("/logged-in").text == OPERATOR
+
+
+def test_a_name_that_a_proxy_says_ends_no_session_of_that_user(site: Site) -> None:
+    browser = site.signed_in(OPERATOR)
+    site.console.sessions.end(Actor(OPERATOR, Role.NOBODY, "proxy"))
+    assert browser.get("/logged-in").status_code == 200
+    site.console.sessions.end(Actor(OPERATOR, Role.OPERATOR, "socket"))
+    assert browser.get("/logged-in").status_code == 303
 
 
 def test_who_signed_out_stays_out_where_nobody_knows_when(site: Site, tmp_path: Path) -> None:

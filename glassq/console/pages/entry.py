@@ -66,7 +66,7 @@ def sign_out(console: Console, request: PageRequest) -> Answer:
     if not request.actor.name:
         return Redirect("/login")
     log.info("signed out %s", fields(who=request.actor.name, door=request.actor.door))
-    return Redirect("/login", cookie=console.sessions.end(request.actor.name))
+    return Redirect("/login", cookie=console.sessions.end(request.actor))
 
 
 def _candidate(console: Console, request: PageRequest, code: str) -> Actor | None:
