@@ -5,6 +5,7 @@ boto3 is an extra (`pip install glassq[aws]`), and loaded with the first use: it
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -28,7 +29,7 @@ class AmazonBucket:
         try:
             import boto3  # noqa: F401 - is it there?
         except ImportError:
-            raise SettingsError("[bodies] url: s3:// needs boto3: pip install 'glassq[aws]'") from None
+            raise SettingsError(f"[bodies] url: s3:// needs boto3: {sys.prefix}/bin/pip install boto3") from None
         self.url = f"s3://{name}"
         self._name = name
         self._endpoint = endpoint

@@ -278,12 +278,13 @@ class _ErrorAnswers:
         resp.status = told.status
         if told.retry_after:
             resp.set_header("Retry-After", str(told.retry_after))
-        words, todo = console.adapt(told.words), console.adapt(told.todo)
         if _wants_json(req):
             resp.content_type = PROBLEM_JSON
-            resp.data = problem(told.status, told.title, f"{words}: {todo}" if todo else words)
+            resp.data = problem(told.status, told.title, console.adapt(told.detail))
             return
+        words, todo = console.adapt(told.words), console.adapt(told.todo)
         values = {"title": told.title, "status": told.status, "words": words, "todo": todo}
+        values["candidates"] = [(each.partition(" ")[0], each) for each in told.candidates]
         _html(resp, console.html("error.html", values, _actor(console, req)))
 
 

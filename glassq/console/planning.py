@@ -234,6 +234,8 @@ class Planner:
             more = " ..." if len(self._ids) > _SHOWN_IDS else ""
             reason = self._form.get("reason", "").strip()
             words += [*(["--reason", reason] if kind == "bury" and reason else []), *self._ids[:_SHOWN_IDS]]
+            # a trial of one waits for what comes of it
+            words += ["--follow"] if kind == "kick" and len(self._ids) == 1 else []
             words += ["--again"] if kind == "replay" and self._form.get("again") == "1" else []
             return {"all": shlex.join(words) + more}
         base = shlex.join(words) + (options(self._form) or " --all")

@@ -12,13 +12,14 @@ from glassq import errors
 class Problem:
     """An answer that is an error. `words` say why, `todo` what helps ("": the words do).
 
-    `retry_after` is in seconds, 0: not at all.
+    `candidates` are what may be meant, each a line that begins with its id. `retry_after` is in seconds, 0: not at all.
     """
 
     status: int
     words: str
     todo: str = ""
     retry_after: int = 0
+    candidates: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -28,7 +29,7 @@ class Problem:
     @property
     def detail(self) -> str:
         """All that is said, in one text."""
-        return f"{self.words}: {self.todo}" if self.todo else self.words
+        return ": ".join(filter(None, (self.words, ", ".join(self.candidates), self.todo)))
 
 
 class Refused(Exception):
@@ -64,7 +65,6 @@ def refused(status: int, words: str, todo: str = "", retry_after: int = 0) -> Re
 def problem_of(error: errors.GlassqError) -> Problem:
     """What to answer where an operation fails."""
     status, todo = next((status, todo) for kind, status, todo in _STATUSES if isinstance(error, kind))
-    words = str(error)
-    if isinstance(error, errors.Ambiguous):
-        words = f"{words}: {', '.join(error.candidates)}"
-    return Problem(status, words, todo, RETRY_AFTER if status == HTTPStatus.SERVICE_UNAVAILABLE else 0)
+    candidates = error.candidates if isinstance(error, errors.Ambiguous) else ()
+    retry_after = RETRY_AFTER if status == HTTPStatus.SERVICE_UNAVAILABLE else 0
+    return Problem(status, str(error), todo, retry_after, candidates)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
 from glassq.dev import shop, webhooks
+from glassq.dev.in_use import check_unused
 from glassq.dev.queue_server import ENGINES
 from glassq.dev.stack import Stack, check_name, free_port, write_new, write_settings
 from glassq.dev.summary import Summary, item_of, summarise
@@ -85,6 +86,7 @@ def _empty(directory: Path) -> None:
     if directory.exists() and any(directory.iterdir()):
         if not (directory / MARK).exists():
             raise StackError(f"{directory} is not empty and no demo made it: choose another --dir")
+        check_unused(directory)
         shutil.rmtree(directory)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / MARK).touch()

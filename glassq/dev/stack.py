@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Self
 
 from glassq import daemons
 from glassq.dev.door import Door
+from glassq.dev.in_use import in_use
 from glassq.dev.queue_server import queue_server
 from glassq.dev.server_process import ServerProcess
 from glassq.errors import StackError
@@ -70,6 +71,7 @@ class Stack:
     def __enter__(self) -> Self:
         with ExitStack() as cleanup:
             self._cleanup = cleanup
+            cleanup.enter_context(in_use(self.directory))
             settings = load(str(self.config), {})
             self.door = Door(settings.intake.bind)
             self.door.check_free()

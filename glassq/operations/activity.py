@@ -49,7 +49,7 @@ class CameTo:
         done = sum(result.did not in _NOT_DONE and not result.planned for result in report.results)
         failed = sum(result.did is Did.NOTHING and not result.general for result in report.results)
         remarks = [result for result in report.results if result.general]
-        words = [*report.words, *(f"{remark.id}: {remark.why}" for remark in remarks)]
+        words = [*report.words, *(each.why if each.id == "--canary" else f"{each.id}: {each.why}" for each in remarks)]
         if report.error is not None and not isinstance(report.error, Stopped):
             words.insert(0, str(report.error))
         stopped = isinstance(report.error, Stopped) or any(remark.id == "--canary" for remark in remarks)

@@ -75,6 +75,7 @@ class Census:
         self._may_walk = self._shown = 0.0
         self._changed = True
         self._stopping = threading.Event()
+        self._wanted = threading.Event()
         self._thread = threading.Thread(target=self._run, name="census", daemon=True)
 
     def start(self) -> None:
@@ -84,6 +85,7 @@ class Census:
     def close(self) -> None:
         """Ends the thread, within about a second."""
         self._stopping.set()
+        self._wanted.set()
         if self._thread.is_alive():
             self._thread.join(2.0)
 
@@ -94,14 +96,16 @@ class Census:
     def left(self, refs: Iterable[str]) -> None:
         """These are perhaps not buried any more: they are asked first. For who has just kicked or archived them."""
         self._left.extend(refs)
+        self._wanted.set()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
                 with self._operations.looking() as queue:
                     while not self._stopping.is_set():
+                        self._wanted.clear()
                         self.step(queue)
-                        self._stopping.wait(EVERY)
+                        self._wanted.wait(EVERY)
             except Stopped:
                 return
             except GlassqError as error:

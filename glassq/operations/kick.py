@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from glassq.operations.result import Result
     from glassq.queues.base import Inspector
 
+# What the report says about the trial has this name.
+CANARY = "--canary"
+
 
 def check(selection: Selection, pace: Pace) -> None:
     """Raises InvalidRequest where these do not go together."""
@@ -115,12 +118,16 @@ def _went_well(
         report.words.append(words)
         return True
     so_far = report.count(Did.KICKED)
+    if so_far == len(plan.chosen) == len(told.failed) == 1:
+        # a trial of this one alone
+        report.results.append(remark(CANARY, f"it failed again, and is buried again: {told.failed[0]}"))
+        return False
     left = len(plan.chosen) - (len(report.results) - len(plan.results))
     words = f"stopped: of {so_far} kicked, {len(told.failed)} failed again"
     if told.unknown:
         words += f", {told.unknown} had no outcome within {pace.patience:g} s (is glassq-worker running?)"
     todo = "mend the cause, and go on with the same command"
-    report.results.append(remark("--canary", f"{words}{told.failures()}; {left} were left buried: {todo}"))
+    report.results.append(remark(CANARY, f"{words}{told.failures()}; {left} were left buried: {todo}"))
     return False
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from glassq.operations.sampler import Samples
     from glassq.queues.base import TubeCounts
 
+# What came is known once the samples reach back so far, but for these seconds.
+UNSEEN = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class TubeLine:
@@ -103,7 +106,11 @@ def tube_lines(samples: Samples, now: float) -> tuple[TubeLine, ...]:
 
 def _incoming(curve: Curve, done: float | None, now: float) -> float | None:
     """What came in a minute: as much as was done, and by how much more there is."""
-    growth = slope([(each.at, each.backlog + each.buried) for each in curve.since(now - WINDOW)])
+    seen = curve.since(now - WINDOW)
+    if not seen or seen[0].at > now - WINDOW + UNSEEN:
+        # what was done is that of all the time, and how much more there is would not be
+        return None
+    growth = slope([(each.at, each.backlog + each.buried) for each in seen])
     return None if done is None or growth is None else max(0.0, done + growth * 60)
 
 

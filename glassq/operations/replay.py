@@ -134,7 +134,8 @@ class Replayer:
         looked = [self._with_body(self._look(old)) for old in packet]
         again = [each for each in looked if isinstance(each, _Again)]
         # Delayed until they are marked as ours: two operators may replay the same delivery at once.
-        forms = [NewForm(envelope.encode(each.new), each.tube, "delayed", MARK_WITHIN) for each in again]
+        largest = self.operations.settings.queue.url.largest
+        forms = [NewForm(envelope.encode(each.new, largest), each.tube, "delayed", MARK_WITHIN) for each in again]
         put = []
         for each, ref in zip(again, self.queue.insert_all(forms), strict=True):
             each.ref = ref

@@ -220,7 +220,7 @@ def carry_out(operations: Operations, queue: Inspector, plan: RestorePlan, progr
     files = dict.fromkeys(job.file for job in plan.jobs)
     items = ((file, item) for file in files for item in _items(file))
     with operations.recorder(progress) as record:
-        restorer = Restorer(queue, operations.bodies, record, operations.clock)
+        restorer = Restorer(queue, operations.bodies, record, operations.clock, operations.settings.queue.url.largest)
 
         try:
             steps = ((job, item) for file, item in items if (job := wanted.pop((file, item.line), None)))
@@ -245,19 +245,23 @@ def _items(file: Path) -> Iterator[FileItem]:
 
 @dataclass(frozen=True, slots=True)
 class Restorer:
-    """Puts jobs back, their stored bodies before them, and records in the ledger that they are buried."""
+    """Puts jobs back, their stored bodies before them, and records in the ledger that they are buried.
+
+    No job is made larger than `largest` bytes.
+    """
 
     queue: Inspector
     bodies: BodyStore
     record: Callable[[Entry], None]
     clock: Callable[[], datetime]
+    largest: int
 
     def restore(self, packet: Sequence[tuple[ArchivedJob, FileItem]]) -> Iterator[Result]:
         """What became of these jobs, whose bytes are in their items. Raises QueueError after the last result."""
         left = []
         for job, item in packet:
             if digest_of(item.data) == job.digest and self._store_body(item, job.delivery):
-                left.append((job, item, _restored(item)))
+                left.append((job, item, _restored(item, self.largest)))
             else:
                 yield job.result(Did.NOTHING, _CHANGED)
         refs = self.queue.insert_all([NewForm(body, item.tube, "buried") for _, item, (_, body) in left])
@@ -290,14 +294,14 @@ class Restorer:
             writer.discard()
 
 
-def _restored(item: FileItem) -> tuple[Delivery | None, bytes]:
-    """The delivery of an item, if it is whole, and the bytes of its job; where possible those of the file."""
+def _restored(item: FileItem, largest: int) -> tuple[Delivery | None, bytes]:
+    """The delivery of an item, if it is whole, and the bytes of its job, `largest` at most; if possible the file's."""
     delivery = _delivery(item)
     if delivery is None or (delivery.buried and delivery.tube in ("", item.tube)):
         return delivery, item.data
     # Should we die before the job is buried, the pool buries it: the delivery itself says so.
     delivery = msgspec.structs.replace(delivery, buried=delivery.buried or NO_REASON, tube=item.tube)
-    return delivery, encode(delivery)
+    return delivery, encode(delivery, largest)
 
 
 def _why(error: QueueError) -> str:

@@ -157,3 +157,19 @@ def test_a_pause_of_everything_leaves_a_longer_one(house: Site, queue: Queue, be
     assert f"Tube glassq is paused by {OPERATOR} since" in page
     assert "Tube glassq.queue.slow is paused by root since" in page
     assert first.actor == OPERATOR
+
+
+def test_what_a_run_has_worked_is_gone_from_the_page_of_the_buried(house: Site, queue: Queue) -> None:
+    bury(queue, 3, "error a")
+    bury(queue, 4, "error b")
+    house.console.census.start()
+    try:
+        wait_for(lambda: house.console.census.snapshot().total == 7, "the census to look")
+        browser = house.signed_in()
+        gone = next(group.id for group in house.console.census.snapshot().groups if group.count == 3)
+        plan = location(browser.post("/plan/kick", {"cause": gone}), "/plans/")
+        ended(browser, location(browser.post(plan, {"pace": "all"}), "/runs/"))
+        wait_for(lambda: [group["count"] for group in browser.json("/buried.json")["groups"]] == [4], "it to follow")
+        assert browser.get(f"/buried/{gone}").status_code == 404
+    finally:
+        house.console.census.close()

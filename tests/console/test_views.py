@@ -6,6 +6,7 @@ import html
 import json
 import re
 import shlex
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -290,3 +291,16 @@ def test_before_the_first_look_pages_say_so(site: Site) -> None:
     assert "Looking ..." in words_of(browser.get("/"))
     assert "Looking ..." in words_of(browser.get("/queues"))
     assert browser.get("/queues/glassq").status_code == 404
+
+
+def test_the_beginning_of_several_ids_is_a_short_heading_and_links(viewer: Browser, at_work: Site) -> None:
+    ids = [f"0badcafe-0000-7000-8000-00000000000{number}" for number in range(2)]
+    at = NOW - timedelta(days=30)
+    with closing(open_ledger(at_work.console.settings.ledger)) as ledger:
+        for id_ in ids:
+            ledger.record(Entry(id_, "mirror", at, "done", 1, at, 0.5, reason="", started=at, tube="glassq"))
+    answer = viewer.get("/d/0badcafe")
+    assert answer.status_code == 409
+    assert "<h1>0badcafe is the beginning of 2 deliveries; type more of it</h1>" in answer.text
+    assert all(f'/d/{id_}">{id_}</a>' in answer.text for id_ in ids)
+    assert ", ".join(ids) in viewer.get("/d/0badcafe.json").text

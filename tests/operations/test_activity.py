@@ -106,7 +106,7 @@ def results(*did: Did) -> list[Result]:
         (
             Report([*results(Did.KICKED), remark("--canary", "stopped: 1 failed")]),
             9,
-            CameTo("stopped", 1, 0, 8, "--canary: stopped: 1 failed"),
+            CameTo("stopped", 1, 0, 8, "stopped: 1 failed"),
         ),
         (Report([not_done("x", "no such job")]), 1, CameTo("done", 0, 1, 0, "")),
     ],

@@ -12,6 +12,7 @@ from glassq.delivery import decode, encode
 from glassq.errors import Conflict, InvalidRequest, QueueRefused, Stopped
 from glassq.ledger import Entry, open_ledger
 from glassq.operations import kick
+from glassq.operations.activity import CameTo
 from glassq.operations.filters import Filter, Selection
 from glassq.operations.pace import Pace
 from glassq.operations.progress import Silent
@@ -83,6 +84,18 @@ def test_followed_deliveries_tell_what_came_of_each(operations: Operations, insp
     assert report.words[-1].startswith("outcomes: 3 done, 1 failed again after ")
     assert report.results[-1].why == f"1 failed again; {told[0].id}: 503 again"
     assert not report.complete
+
+
+def test_a_trial_of_one_that_fails_again_says_no_more_than_that(
+    operations: Operations, inspector: Inspector, queue: Queue
+) -> None:
+    told = a_delivery(buried="503")
+    put(queue, told, "buried")
+    working = Working(operations, queue, lambda _: False)
+    report = carried_out(operations, inspector, Pace(canary=True, patience=60), working)
+    why = f"it failed again, and is buried again: {told.id}: 503 again"
+    assert report.results[-1].why == why
+    assert CameTo.of_report(report, 1).note == why
 
 
 class StopsWaiting(Silent):

@@ -335,7 +335,7 @@ def _say_next(run: Demo, out: Console) -> None:
     told = [
         f"The photos are in {directory / 'photos'}, the logs in {directory / 'log'}.",
         f"A shop's handler failed as well: of its {run.orders} orders some lie buried, for a few causes.",
-        "To look around, start it again: its last lines have a link to the web console. Or ask in another terminal:",
+        "To look around, start it again: its last lines have a link to the web console. Then, in another terminal:",
         f"  {shlex.join([glassq_called(), 'dev', '--dir', str(directory)])}",
         *(f"  {glassq} {words}" for words in ("status", "buried", "show ID", "sources", "ping github")),
     ]

@@ -34,7 +34,9 @@ _OPTIONS = "libpq takes it no other way: mend the URL, or the file that it names
 def options(operations: Operations) -> Iterator[Check]:
     """What libpq would refuse, or ignore, of the URLs of databases."""
     for problem in option_problems(operations.settings):
-        yield Check("database", False, problem, _OPTIONS, 78)
+        # without its driver no URL was looked at
+        todo = _OPTIONS if problem.startswith(f"{operations.settings.file}: ") else ""
+        yield Check("database", False, problem, todo, 78)
     for remark in database_remarks(operations.settings):
         yield Check("database", None, remark)
 

@@ -14,6 +14,7 @@ from glassq.operations.checks.machine import MACHINE, clock_at
 from glassq.operations.checks.programs import PROGRAMS
 from glassq.operations.checks.queue import QUEUE, engine, trouble
 from glassq.operations.checks.system import SYSTEM
+from glassq.queues import local_engine
 from glassq.settings.hosts import shared_keys
 
 if TYPE_CHECKING:
@@ -79,9 +80,11 @@ def examine(operations: Operations, progress: Progress, only: frozenset[str] | N
         names = ", ".join(sorted(name.replace("_", " ") for name in _HIDDEN))
         yield Check("sandbox", None, f"not looked at from in here: {names}", "`glassq doctor` looks at all")
     total = len(looks) + len(asks)
+    missing = _missing(operations)
     for number, look in enumerate(looks):
         progress.advance(number, total, _words(look.__name__))
-        yield from _looked(look.__name__, partial(look, operations))
+        # what the queue's engine lacks is told once, as the queue's
+        yield from (each for each in _looked(look.__name__, partial(look, operations)) if each.said != missing)
     for check in _asked(operations, asks, progress, len(looks), total):
         if check != cause:
             yield check
@@ -105,6 +108,15 @@ def _cause(operations: Operations) -> Check | None:
         except QueueError:
             # it is told with all else of the queue
             return None
+
+
+def _missing(operations: Operations) -> str:
+    """Why the queue's engine cannot be used at all, as its library is missing; "" where it can."""
+    try:
+        local_engine(operations.settings)
+    except SettingsError as error:
+        return str(error)
+    return ""
 
 
 def _in_its_database(settings: Settings) -> frozenset[str]:

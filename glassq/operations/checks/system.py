@@ -55,7 +55,11 @@ _PROPERTIES = (
 
 def versions(operations: Operations) -> Iterator[Check]:
     found = [f"glassq {glassq.__version__}", f"Python {platform.python_version()}"]
-    for name in (*local_engine(operations.settings).packages, *_PACKAGES):
+    packages = list(_PACKAGES)
+    # Another check says what the queue's engine lacks.
+    with suppress(SettingsError):
+        packages[:0] = local_engine(operations.settings).packages
+    for name in packages:
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:

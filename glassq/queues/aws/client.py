@@ -7,6 +7,7 @@ again without its caller's word, and how long a call takes is the caller's to sa
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from functools import lru_cache
@@ -18,7 +19,7 @@ try:
     import botocore.session
     from botocore.config import Config
 except ImportError:
-    raise SettingsError("[queue] url: a queue at Amazon needs boto3: pip install 'glassq[aws]'") from None
+    raise SettingsError(f"[queue] url: a queue at Amazon needs boto3: {sys.prefix}/bin/pip install boto3") from None
 
 from glassq.queues.aws.troubles import is_throttled, translated
 
