@@ -93,7 +93,8 @@ class House:
 
     def _start(self) -> None:
         self._pool.write_handlers(HANDLERS)
-        self._pool.write_settings(timeout="60s", more=f'[console]\nstate = "{self.dir}/console"\n')
+        more = f'[console]\nstate = "{self.dir}/console"\n[intake]\njournal = "{self.dir}/journal"\n'
+        self._pool.write_settings(timeout="60s", more=more)
         for name in GROUPS:
             self.bury(name)
         self._pool.start()
