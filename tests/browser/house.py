@@ -93,7 +93,8 @@ class House:
 
     def _start(self) -> None:
         self._pool.write_handlers(HANDLERS)
-        self._pool.write_settings(timeout="60s", more=f'[console]\nstate = "{self.dir}/console"\n')
+        more = f'[console]\nstate = "{self.dir}/console"\n[intake]\njournal = "{self.dir}/journal"\n'
+        self._pool.write_settings(timeout="60s", more=more)
         for name in GROUPS:
             self.bury(name)
         self._pool.start()
@@ -192,9 +193,13 @@ class House:
         return (answer.headers["Set-Cookie"] or "").partition(";")[0]
 
     def groups(self) -> dict[str, Any]:
-        """The groups by the name that their words have."""
+        """The groups as they were made, by their names; who fails again does so at another place."""
         found = self.json("/buried.json")["groups"]
-        return {name: group for group in found for name in GROUPS if f": {name}: " in group["words"]}
+        return {name: group for group in found for name in GROUPS if group["words"].endswith(f":{name}")}
+
+    def count(self, name: str) -> int:
+        """How many lie buried whose error has this name, in whatever groups: who fails again does so elsewhere."""
+        return sum(group["count"] for group in self.json("/buried.json")["groups"] if f": {name}: " in group["words"])
 
     def cause(self, name: str) -> str:
         """The id of a group."""

@@ -48,7 +48,7 @@ def test_the_rest_follows_the_canary_and_the_set_is_what_was_shown(tab: Tab, hou
 
 
 def test_a_canary_that_fails_again_stops_the_rest(tab: Tab, house: House) -> None:
-    before = house.groups()["again"]["count"]
+    before = house.count("again")
     tab.go("/buried")
     _to(tab, "again")
     tab.press("p")
@@ -57,7 +57,7 @@ def test_a_canary_that_fails_again_stops_the_rest(tab: Tab, house: House) -> Non
     tab.at("/runs/")
     tab.sees("failed again")
     tab.sees("stopped", "main .head")
-    wait_for(lambda: house.groups()["again"]["count"] == before, "what failed again to be buried again")
+    wait_for(lambda: house.count("again") == before, "what failed again to be buried again")
 
 
 def test_a_run_goes_on_when_its_tab_is_closed_and_one_key_stops_it(open_tab: Callable[..., Tab], house: House) -> None:

@@ -66,7 +66,7 @@ def operations(beanstalkd: Beanstalkd, tmp_path: Path) -> Operations:
         f'[bodies]\nurl = "file://{tmp_path}/bodies"\n'
         '[[routes]]\nsource = "mirror"\nhandler = "app:store"\ncollection = "timeline"\n'
         # nobody answers there; somebody may at the default address
-        f'[intake]\nbind = "127.0.0.1:{free_port()}"\n'
+        f'[intake]\nbind = "127.0.0.1:{free_port()}"\njournal = "{tmp_path}/journal"\n'
     )
     return Operations(settings.load(str(file), {}), actor="ada")
 

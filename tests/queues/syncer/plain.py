@@ -49,11 +49,20 @@ def plain_beanstalkd(binlog: Path, *, size: int = 8192) -> Iterator[tuple[Proces
 def jobs_on(binlog: Path) -> dict[int, tuple[str, str, bytes]]:
     """Each job that a beanstalkd has which starts on a copy of these files: its tube, state and body, by id."""
     copy = binlog.with_name(f"{binlog.name}.copy")
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(binlog, copy)
+    wait_for(lambda: _copied(binlog, copy), "a copy in whose time the syncer removed nothing")
     with plain_beanstalkd(copy, size=1 << 16) as (_, client):
         last = client.put(b"the last")
         return {job_id: found for job_id in range(1, last) if (found := _look(client, job_id))}
+
+
+def _copied(binlog: Path, copy: Path) -> bool:
+    """Whether all was there until it was copied: a syncer that still runs removes links of its own."""
+    shutil.rmtree(copy, ignore_errors=True)
+    try:
+        shutil.copytree(binlog, copy)
+    except shutil.Error:
+        return False
+    return True
 
 
 def _look(client: greenstalk.Client, job_id: int) -> tuple[str, str, bytes] | None:
