@@ -19,19 +19,6 @@ if TYPE_CHECKING:
 
 # The rules of WCAG 2.2, levels A and AA, and what axe's authors recommend beside. In the dark colours alone differ.
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-# Words of tables that stand on two lines, though they are short.
-BROKEN = """() => {
-    const found = [], range = document.createRange();
-    for (const cell of document.querySelectorAll("main :is(td, th)")) {
-        const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
-        while (texts.nextNode()) for (const word of texts.currentNode.data.matchAll(/[\\w.]{2,30}(?![\\w.])/g)) {
-            range.setStart(texts.currentNode, word.index);
-            range.setEnd(texts.currentNode, word.index + word[0].length);
-            if (new Set([...range.getClientRects()].map(box => Math.round(box.top))).size > 1) found.push(word[0]);
-        }
-    }
-    return found;
-}"""
 CONTRAST = {"type": "rule", "values": ["color-contrast"]}
 
 
@@ -62,7 +49,6 @@ def test_each_page_is_accessible_fits_its_screen_and_shows_the_verdict(half: int
             page.set_viewport_size(size)
             if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
                 found.append((path, "too wide", size))
-        found += [(path, "broken", word) for word in page.evaluate(BROKEN)]
         page.emulate_media(color_scheme="light")
         assert "are one error, new since" in tab.words("#verdict"), path
         assert page.title().startswith(("! ", "WRONG: ")), path

@@ -163,7 +163,7 @@ def consoles(home: Path) -> list[int]:
 def test_it_serves_a_socket_that_it_was_handed(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         os.set_inheritable(server.fileno(), True)
-        command = [*program("glassq"), "dev", "--bind", f"fd://{server.fileno()}"]
+        command = [*program("glassq"), "dev", "--no-console", "--bind", f"fd://{server.fileno()}"]
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, pass_fds=[server.fileno()])
         try:
             assert process.stdout is not None

@@ -82,7 +82,6 @@ def test_what_the_journal_has_set_aside_is_a_hint(operations: Operations, inspec
     journal = fill_journal(tmp_path / "journal", [])
     (journal / "damaged" / "one").write_text("?")
     file = tmp_path / "glassq.toml"
-    file.write_text(f'{file.read_text()}journal = "{journal}"\n')
     told = Operations(settings.load(str(file), {}), actor="ada")
     [hint] = status.snapshot(told, inspector, Silent()).hints
     assert (hint.words, hint.command) == ("1 damaged in the journal", "journal check")
