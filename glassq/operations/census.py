@@ -9,7 +9,6 @@ The first walk looks at every buried job. From then on the queue's counts say wh
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from contextlib import suppress
@@ -17,13 +16,14 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from glassq.errors import GlassqError, LedgerError, QueueRefused, SearchIncomplete, SettingsError, Stopped
+from glassq.errors import LedgerError, QueueRefused, SearchIncomplete, SettingsError, Stopped
 from glassq.log import logger
 from glassq.operations.bulk import digest_of
 from glassq.operations.census_view import BuriedKinds, CensusEntry, CensusView, by_kind, grouped
 from glassq.operations.find import BURIED, buried_by_ledger, found_in, is_ours, require_lists
 from glassq.operations.novelty import new_since
 from glassq.operations.stopping import Pacer
+from glassq.operations.watcher import QueueWatcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,8 +35,8 @@ log = logger("glassq.operations")
 
 # So many of the newest are kept, of about 300 bytes each.
 MAX_ENTRIES = 200_000
-# How often it looks, and how long it may work at one look, in seconds: a tenth of the time.
-EVERY, WORK = 5.0, 0.5
+# How long it may work at one look, in seconds: a tenth of the time between two (watcher.EVERY).
+WORK = 0.5
 # The first walk may work half of the time: until it is over, nobody knows what lies buried.
 SHARE, FIRST_SHARE = 0.1, 0.5
 # Between two walks, in seconds; and between two views while a walk goes on.
@@ -52,12 +52,12 @@ LATE = timedelta(minutes=2)
 MAX_NEWS = 20_000
 
 
-class Census:
+class Census(QueueWatcher):
     """All that is buried. `start` begins its thread, `close` ends it; `snapshot` never waits."""
 
     def __init__(self, operations: Operations, *, limit: int = MAX_ENTRIES) -> None:
         """`limit` is how many entries are kept at most, the newest."""
-        self._operations = operations
+        super().__init__(operations, "census")
         self._limit = limit
         self._view = CensusView()
         self._kinds = BuriedKinds()
@@ -74,20 +74,6 @@ class Census:
         self._walked: float | None = None
         self._may_walk = self._shown = 0.0
         self._changed = True
-        self._stopping = threading.Event()
-        self._wanted = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="census", daemon=True)
-
-    def start(self) -> None:
-        """Begins to look."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Ends the thread, within about a second."""
-        self._stopping.set()
-        self._wanted.set()
-        if self._thread.is_alive():
-            self._thread.join(2.0)
 
     def snapshot(self) -> CensusView:
         """What is known now."""
@@ -97,23 +83,6 @@ class Census:
         """These are perhaps not buried any more: they are asked first. For who has just kicked or archived them."""
         self._left.extend(refs)
         self._wanted.set()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                with self._operations.looking() as queue:
-                    while not self._stopping.is_set():
-                        self._wanted.clear()
-                        self.step(queue)
-                        self._wanted.wait(EVERY)
-            except Stopped:
-                return
-            except GlassqError as error:
-                self._show(trouble=str(error))
-            except Exception:
-                log.exception("the census failed")
-                self._show(trouble="the census failed: the log of the console says why")
-            self._stopping.wait(EVERY)
 
     def step(self, queue: Inspector) -> None:
         """Looks once. Raises QueueError, Unsupported where the engine does not list what is buried, and Stopped."""
@@ -134,6 +103,13 @@ class Census:
             self._walk(queue, SHARE)
             counts = self._counts(queue)
         self._show(counts)
+
+    def _cannot(self, why: str) -> None:
+        self._show(trouble=why)
+
+    def _log_bug(self) -> str:
+        log.exception("the census failed")
+        return "the census failed: the log of the console says why"
 
     # -- what the counts say -------------------------------------------------------------------------------------------
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from glassq.errors import GlassqError, LedgerError, SettingsError, Stopped
+from glassq.errors import LedgerError, SettingsError
 from glassq.log import logger
-from glassq.operations import parked, push_queues, status, worker_queues
+from glassq.operations import parked, push_queues, status, watcher, worker_queues
 from glassq.operations.curves import MINUTES, Curve, sample
 from glassq.operations.find import is_ours
 from glassq.operations.rates import NONE, Minute, Percentiles, waited, worked
 from glassq.operations.stopping import Stoppable
+from glassq.operations.watcher import QueueWatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 log = logger("glassq.operations")
 
-# Between two samples, in seconds.
-EVERY = 5.0
 # Whoever has changed something waits for the next look so long, in seconds.
 LOOK = 1.0
 # Who has not looked for so long, watches no more: then only what a curve needs is asked often; in seconds.
@@ -85,34 +84,20 @@ class Samples:
         return tuple(tube for tube in self.tubes if tube.paused_for)
 
 
-class Sampler:
+class Sampler(QueueWatcher):
     """`start` begins its thread, `close` ends it; `view` never waits."""
 
     def __init__(self, operations: Operations) -> None:
-        self._operations = operations
+        super().__init__(operations, "sampler")
         self._all = Curve()
         self._curves: dict[str, Curve] = {}
         self._minutes: dict[int, Minute] = {}
         self._view = Samples(all=self._all)
         self._due = dict.fromkeys(("status", "queues", "ledger"), 0.0)
         self._asked = 0.0
-        self._stopping = threading.Event()
-        self._wanted = threading.Event()
         # how many looks have begun, and which was the last that is over
         self._looks = threading.Condition()
         self._begun = self._looked = 0
-        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
-
-    def start(self) -> None:
-        """Begins to look."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Ends the thread, within a second or two."""
-        self._stopping.set()
-        self._wanted.set()
-        if self._thread.is_alive():
-            self._thread.join(2.0)
 
     def view(self) -> Samples:
         """What is known now. Whoever asks, watches: if nobody did, it is looked anew at once."""
@@ -135,23 +120,6 @@ class Sampler:
     def _is_watched(self) -> bool:
         return time.monotonic() - self._asked < WATCHED
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                with self._operations.looking() as queue:
-                    while not self._stopping.is_set():
-                        self._wanted.clear()
-                        self._look(queue)
-                        self._wait()
-            except Stopped:
-                return
-            except GlassqError as error:
-                self._change(trouble=str(error))
-            except Exception:
-                log.exception("the sampler failed")
-                self._change(trouble="the sampler failed: the log of the console says why")
-            self._stopping.wait(EVERY)
-
     def _look(self, queue: Inspector) -> None:
         with self._looks:
             self._begun += 1
@@ -160,9 +128,12 @@ class Sampler:
             self._looked = self._begun
             self._looks.notify_all()
 
-    def _wait(self) -> None:
-        """Until the next sample, or until somebody begins to watch."""
-        self._wanted.wait(EVERY)
+    def _cannot(self, why: str) -> None:
+        self._change(trouble=why)
+
+    def _log_bug(self) -> str:
+        log.exception("the sampler failed")
+        return "the sampler failed: the log of the console says why"
 
     def step(self, queue: Inspector) -> None:
         """Looks once. Raises QueueError, SettingsError and Stopped."""
@@ -195,7 +166,7 @@ class Sampler:
         look()
         # a large ledger takes its time
         rest = (time.monotonic() - began) / SHARE
-        self._due[name] = began + max(rest, rhythm[0 if self._is_watched else 1] - EVERY / 2)
+        self._due[name] = began + max(rest, rhythm[0 if self._is_watched else 1] - watcher.EVERY / 2)
 
     def _look_at_status(self, queue: Inspector) -> None:
         self._change(status=status.snapshot(self._operations, queue, Stoppable(self._stopping)))

@@ -229,7 +229,7 @@ def test_an_engine_that_does_not_list_them_is_told_as_such(census: Census, inspe
 def test_its_thread_outlives_a_queue_that_is_away(
     operations: Operations, queue: Queue, census: Census, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("glassq.operations.census.EVERY", 0.05)
+    monkeypatch.setattr("glassq.operations.watcher.EVERY", 0.05)
     bury(queue, "503")
     real, away = operations.looking, [True]
 

@@ -89,7 +89,7 @@ def test_nobody_who_watches_is_asked_for_more_than_a_curve_needs(
 ) -> None:
     looks = []
     monkeypatch.setattr(status, "snapshot", lambda *_: looks.append(1))
-    monkeypatch.setattr(module, "EVERY", 0.0)
+    monkeypatch.setattr("glassq.operations.watcher.EVERY", 0.0)
     monkeypatch.setattr(module, "SHARE", 1e12)
     monkeypatch.setattr(module, "STATUS", (0.0, 3_600.0))
     sampler = Sampler(operations)
@@ -108,7 +108,7 @@ def test_what_takes_long_is_asked_the_more_seldom(
 ) -> None:
     looks = []
     monkeypatch.setattr(status, "snapshot", lambda *_: looks.append(1))
-    monkeypatch.setattr(module, "EVERY", 0.0)
+    monkeypatch.setattr("glassq.operations.watcher.EVERY", 0.0)
     # as if each look had taken hours
     monkeypatch.setattr(module, "SHARE", 1e-12)
     monkeypatch.setattr(module, "STATUS", (0.0, 0.0))
@@ -137,7 +137,7 @@ def test_the_curves_of_very_many_tubes_are_bounded(
 def test_its_thread_begins_anew_where_the_queue_was_away(
     operations: Operations, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "EVERY", 0.05)
+    monkeypatch.setattr("glassq.operations.watcher.EVERY", 0.05)
     real, away = operations.looking, [True]
 
     def looking() -> object:
