@@ -11,7 +11,7 @@ from glassq.cli.app import App, as_json, examples, pass_app
 from glassq.cli.output import console, line, print_json, print_table, table
 from glassq.cli.selection import selection
 from glassq.operations import listing
-from glassq.operations.words import moment, span
+from glassq.operations.words import span
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -101,9 +101,10 @@ def _print_groups(app: App, out: Console, found: BuriedGroups) -> None:
     name = "cause" if found.by == "reason" else found.by
     # those of one handler or source may have failed for many reasons: it is that of the example
     words = "reason" if found.by == "reason" else "for example"
-    columns = (name, "count", "first", "last", "example", words)
+    columns = (name, "count", "oldest", "newest", "example", words)
+    now = app.operations.clock()
     rows = [
-        (group.id or "none", group.count, _short(group.first), _short(group.last), group.example, group.words)
+        (group.id or "none", group.count, _age(group.first, now), _age(group.last, now), group.example, group.words)
         for group in found.groups
     ]
     print_table(out, table("", columns, rows, wraps=words))
@@ -115,6 +116,5 @@ def _print_groups(app: App, out: Console, found: BuriedGroups) -> None:
     out.print(f"List the deliveries of one with {one}, have them worked again with {again}.", style="dim")
 
 
-def _short(at: datetime | None) -> str:
-    """To the second, so that columns stay columns."""
-    return moment(at.replace(microsecond=0)) if at else ""
+def _age(at: datetime | None, now: datetime) -> str:
+    return span(max(0.0, (now - at).total_seconds())) if at else ""

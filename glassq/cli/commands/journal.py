@@ -98,7 +98,8 @@ def check(app: App, as_json: bool) -> int:
 
     Exit code 1 if something is damaged or lost. Nothing is changed.
     """
-    found = operation.check(app.operations)
+    with app.progress() as progress:
+        found = operation.check(app.operations, progress)
     wrong = int(bool(found.damaged or found.bodiless))
     if as_json:
         print_json(found.document())

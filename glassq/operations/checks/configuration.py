@@ -36,7 +36,7 @@ def problems(settings: Settings) -> list[str]:
     findings = [Finding("database", problem=problem) for problem in option_problems(settings)]
     findings += [found("secret", partial(check_secret, settings, key)) for key in secrets_in_use(settings)]
     findings += check_worker(settings)
-    never = (f"{settings.file}: [routes.{row.number}]: {row.never}" for row in listing(settings) if row.never)
+    never = (f"{settings.file}: {row.place}: {row.never}" for row in listing(settings) if row.never)
     findings += [Finding("route", problem=problem) for problem in (*never, *_without_key(settings))]
     if takes_pings(settings) and not leaves_out_intake():
         findings += [*check_web(settings), *(Finding("address", problem=problem) for problem in _refused(settings))]
@@ -90,7 +90,7 @@ def _without_key(settings: Settings) -> Iterator[str]:
     for row in listing(settings):
         key = row.route.concurrency_by
         if key is not None and (lacks := lacked_label(settings, row.route, [key.label])):
-            yield f'{settings.file}: [routes.{row.number}] concurrency_by = "{key}": {lacks}'
+            yield f'{settings.file}: {row.place} concurrency_by = "{key}": {lacks}'
 
 
 def takes_pings(settings: Settings) -> bool:
