@@ -16,6 +16,7 @@ from glassq.errors import NotDurable
 from tests.conftest import Beanstalkd, wait_for
 from tests.intake.conftest import empty
 from tests.intake.wire import HEALTH, Answer, body, request
+from tests.queues.binlog import breakable_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -270,14 +271,9 @@ class FailingDisk(Beanstalkd):
     """Its writes fail from `fail` on, and do not kill it."""
 
     def __init__(self, directory: Path) -> None:
-        beanstalkd = shutil.which("beanstalkd")
-        self._wrapper = directory / "bin"
-        self._wrapper.mkdir()
-        script = self._wrapper / "beanstalkd"
-        script.write_text(f"#!/bin/sh\ntrap '' XFSZ\nexec {beanstalkd} \"$@\"\n")
-        script.chmod(0o755)
+        program = breakable_program(directory / "bin")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PATH", str(self._wrapper), prepend=":")
+            patch.setenv("PATH", str(program.parent), prepend=":")
             super().__init__(directory)
 
     def fail(self) -> None:
