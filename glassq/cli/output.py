@@ -29,6 +29,9 @@ MIN_WORDS = 30
 # Between two columns; and before what is folded below a row.
 GAP = 2
 INDENT = "  "
+# A command in a sentence is to be copied: the terminal may break it, we do not. wrap() leaves this blank alone.
+_COMMAND = re.compile(r"`[^`]+`")
+_UNBROKEN_BLANK = "\xa0"
 # rich lays out some two thousand rows a second: tables with more rows than this are printed plainly.
 MANY_ROWS = 500
 # A pipe has no width; lines are not broken for it.
@@ -115,13 +118,30 @@ def _print_paragraphs(out: Console, columns: list[list[str]]) -> None:
 
 
 def _print_indented(out: Console, text: Text) -> None:
-    """The text, broken into lines between words alone; nothing of an empty one."""
-    room = max(out.width - len(INDENT), MIN_WORDS)
-    # rich itself breaks words as well
-    lines = [text] if text.cell_len <= room else wrap(text.plain, room, break_long_words=False, break_on_hyphens=False)
-    for folded in lines:
-        if folded:
-            out.print(Text.assemble(INDENT, folded, style=text.style), soft_wrap=True)
+    """The text, folded; nothing of an empty one, nor of a dash, which says that there is nothing."""
+    if text.plain in ("", "-"):
+        return
+    if len(INDENT) + text.cell_len <= out.width:
+        out.print(Text.assemble(INDENT, text), soft_wrap=True)
+    else:
+        print_folded(out, INDENT + text.plain, len(INDENT), str(text.style))
+
+
+def print_folded(out: Console, text: str, indent: int, style: str = "", *, dim: int = 0) -> None:
+    """Prints a text in lines that are broken between words alone, as half a path is another one; not within `commands`.
+
+    All lines but the first begin with `indent` blanks; the first so many characters are `dim`.
+    """
+    lines = [text]
+    if cell_len(text) > out.width:
+        room = max(out.width, indent + MIN_WORDS)
+        whole = _COMMAND.sub(lambda found: found[0].replace(" ", _UNBROKEN_BLANK), text)
+        lines = wrap(whole, room, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    for number, each in enumerate(lines):
+        shown = Text(each.replace(_UNBROKEN_BLANK, " "), style)
+        if number == 0:
+            shown.stylize("dim", 0, dim)
+        out.print(shown, soft_wrap=True)
 
 
 def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
@@ -139,7 +159,7 @@ def _print_plain(out: Console, columns: list[list[str]], title: str) -> None:
 
 
 def facts(rows: Iterable[tuple[str, object]]) -> Table:
-    """Names and values, one pair a line."""
+    """Names and values, one pair a line, for a picture that is as wide as the terminal."""
     made = Table(box=None, show_header=False, padding=(0, GAP, 0, 0))
     made.add_column(no_wrap=True, style="dim")
     made.add_column(overflow="fold")
@@ -148,10 +168,18 @@ def facts(rows: Iterable[tuple[str, object]]) -> Table:
     return made
 
 
+def print_facts(out: Console, rows: Iterable[tuple[str, object]]) -> None:
+    """Prints names and values, one pair a line; what is too long is folded."""
+    pairs = [(name, line(str(value))) for name, value in rows]
+    wide = max((cell_len(name) for name, _ in pairs), default=0) + GAP
+    for name, value in pairs:
+        print_folded(out, (name + " " * (wide - cell_len(name)) + value).rstrip(), wide, dim=len(name))
+
+
 def print_hints(out: Console, hints: Iterable[str]) -> None:
     """What an operator should know or do, a line each."""
     for hint in hints:
-        out.print(f"! {line(hint)}", style="yellow")
+        print_folded(out, f"! {line(hint)}", len(INDENT), "yellow")
 
 
 def print_json(document: object) -> None:

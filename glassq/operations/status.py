@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -223,7 +224,10 @@ def _queue_hints(operations: Operations, seen: QueueStatus, facts: Iterable[Fact
     yield from (Hint(str(fact)) for fact in facts)
     for tube in seen.tubes:
         if tube.paused_for:
-            yield Hint(f"tube {tube.name} is paused {until(tube.paused_for)}")
+            yield Hint(
+                f"tube {tube.name} is paused {until(tube.paused_for)}; to let it go on",
+                f"resume {shlex.quote(tube.name)}",
+            )
     yield from worker_queues.hints(operations, seen.tubes)
     yield from parked.hints(operations, seen.tubes)
     yield from route_tubes.hints(operations, seen.tubes)

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from glassq.cli.output import MANY_ROWS, PipedConsole, facts, print_table, table
+from glassq.cli.output import MANY_ROWS, PipedConsole, print_facts, print_hints, print_table, table
 from glassq.values import without_password
 
 
@@ -38,7 +38,7 @@ def test_a_long_table_looks_like_a_short_one() -> None:
 def test_no_line_that_goes_into_a_pipe_ends_in_blanks() -> None:
     out = PipedConsole(width=200, file=io.StringIO(), markup=False)
     print_table(out, table("", ("name", "words"), [("a", "longer"), ("b", "x")]))
-    out.print(facts([("name", "value"), ("longer name", "")]))
+    print_facts(out, [("name", "value"), ("longer name", "")])
     assert out.file.getvalue() == "name  words\na     longer\nb     x\nname         value\nlonger name\n"  # type: ignore[attr-defined]
 
 
@@ -70,6 +70,15 @@ def test_a_table_that_is_too_wide_folds_between_words(width: int, shown: str) ->
     print_table(out, table("", ("job", "age", "reason"), rows, wraps="reason"))
     said = out.file.getvalue()  # type: ignore[attr-defined]
     assert "".join(f"{line.rstrip()}\n" for line in said.splitlines()) == shown
+
+
+def test_a_command_in_a_sentence_is_not_broken() -> None:
+    out = Console(width=40, file=io.StringIO(), markup=False, highlight=False)
+    print_hints(out, ["3 deliveries are buried; for their causes: `glassq buried --by reason`"])
+    assert out.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "! 3 deliveries are buried; for their",
+        "  causes: `glassq buried --by reason`",
+    ]
 
 
 @pytest.mark.parametrize(

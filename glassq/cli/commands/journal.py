@@ -9,7 +9,7 @@ import click
 
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.group import CommandGroup
-from glassq.cli.output import console, facts, line, print_json, print_table, table
+from glassq.cli.output import console, line, print_facts, print_json, print_table, table
 from glassq.operations import journal as operation
 from glassq.operations.words import span
 from glassq.values import Size
@@ -50,7 +50,7 @@ def _look(app: App, as_json: bool) -> None:
         ("refused", found.refused),
         *([("bodies to store", found.bodies)] if found.bodies else []),
     ]
-    out.print(facts(rows))
+    print_facts(out, rows)
     if found.damaged:
         out.print(f"! {found.damaged} set aside in {directory}/damaged: {app.command('journal check')}", style="yellow")
     if found.refused:

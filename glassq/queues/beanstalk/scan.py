@@ -48,11 +48,15 @@ class Scan:
         promised = self._promised()
         guesses = sorted(set(hints), reverse=True)
         enough = len(guesses) >= promised
+        # what the guesses leave out is searched for, and then each that was found is read
+        total = promised if enough else len(guesses) + promised
         # None: it was yielded. Nothing else of it is kept, as there may be very many
         found: dict[int, JobStats | None] = {}
-        for job_id in guesses:
+        for looked, job_id in enumerate(guesses):
             if len(found) == promised:
                 break
+            if looked and looked % PROGRESS_EVERY == 0:
+                yield min(looked, total), total
             if job := self._matching(job_id):
                 found[job_id] = None if enough else job
                 if enough:
@@ -64,7 +68,11 @@ class Scan:
                 elif found.get(seen.id, seen) is not None:
                     found[seen.id] = None
                     yield seen
-        yield from (job for job_id in sorted(found, reverse=True) if (job := found[job_id]) is not None)
+        kept = (job for job_id in sorted(found, reverse=True) if (job := found[job_id]) is not None)
+        for told, job in enumerate(kept):
+            if told and told % PROGRESS_EVERY == 0:
+                yield min(len(guesses) + told, total), total
+            yield job
 
     def _descend(
         self, promised: int, found: dict[int, JobStats | None]
