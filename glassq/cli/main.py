@@ -160,7 +160,7 @@ EXITS: list[tuple[type[Exception], int, str]] = [
     (errors.CredentialsError, 78, ""),
     (errors.LedgerError, EX_IOERR, ""),
     (errors.NoProof, 69, "; without its proof nothing is done: do glassq-syncer and beanstalkd work? ({doctor})"),
-    (errors.QueueUnavailable, 69, "; is it running, and is [queue] url right? ({check})"),
+    (errors.QueueUnavailable, 69, "; is it running, and is [queue] url right? {doctor} looks, and says what to do"),
     (errors.WrongTables, 78, ""),
     (errors.QueueRefused, 75, "; try again when that is mended"),
     (errors.Retry, 75, "; try again later"),

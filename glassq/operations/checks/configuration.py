@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from glassq.daemons import check_web, check_worker
+from glassq.database.plain import file_of
 from glassq.errors import SettingsError
 from glassq.mistakes import place
 from glassq.operations.checks.systemctl import leaves_out_intake, listens_for_intake
@@ -63,6 +64,18 @@ def database_remarks(settings: Settings) -> Iterator[str]:
             return
         if passfile := default_passfile_ignored(url):
             yield f"{key} names no passfile, and {passfile}: {why_ignored(passfile)}"
+
+
+def path_remarks(settings: Settings) -> Iterator[str]:
+    """SQLite files that each program would look for in another place: three slashes are easily written for four."""
+    for section, key in (("ledger", "url"), ("push", "names")):
+        values = getattr(settings, section)
+        file = file_of(getattr(values, key)) if values is not None else None
+        if file is not None and not file.is_absolute():
+            yield (
+                f'{settings.file}: {place([section, key])} = "{getattr(values, key)}": this path begins where each '
+                "program is started; four slashes make it absolute: sqlite:////PATH"
+            )
 
 
 def engine_remarks(settings: Settings) -> Iterator[str]:
@@ -162,3 +175,7 @@ def _plain(value: Any) -> Any:
         if isinstance(value, kind):
             return kind(value)
     raise TypeError(f"cannot be JSON: {type(value).__name__}")
+
+
+# What is no mistake, but good to know.
+REMARKS = (path_remarks, database_remarks, engine_remarks)
