@@ -15,7 +15,6 @@ import tempfile
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from glassq.mistakes import place
 from glassq.startcheck import END, Finding
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def _unfinished(settings: Settings, findings: list[Finding], ended: str) -> Find
     if judged >= len(looked_at):
         return Finding("start", problem=ended)
     index, handler = looked_at[judged]
-    return Finding("handler", handler, f'{settings.file}: {place(["routes", index, "handler"])} = "{handler}": {ended}')
+    return Finding("handler", handler, f'{settings.place("routes", index, "handler")} = "{handler}": {ended}')
 
 
 def _check(name: str, config: str | None) -> tuple[list[Finding], str]:

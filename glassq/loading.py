@@ -12,7 +12,6 @@ from glassq.errors import SettingsError
 from glassq.excerpts import MAX_MESSAGE, words_of
 from glassq.handler import as_handler, is_async
 from glassq.log import fields, logger
-from glassq.mistakes import place
 from glassq.named import import_named
 from glassq.policy import deadlines_of, policy_of
 from glassq.routes import Destination, Routes, all_routes, marks_of
@@ -92,7 +91,7 @@ def _loaders(settings: Settings, makers: Makers) -> Iterator[tuple[Route, Callab
     """Each route, those of tasks last, and a function that loads its handler."""
     find_modules_beside(settings)
     for index, route in enumerate(all_routes(settings)):
-        where = f"{settings.file}: {place(['routes', index, 'handler' if route.steps is None else 'steps'])}"
+        where = settings.place("routes", index, "handler" if route.steps is None else "steps")
         yield (
             route,
             functools.partial(

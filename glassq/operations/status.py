@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -142,6 +143,7 @@ def snapshot(operations: Operations, queue: Inspector, progress: Progress) -> Sy
     states, note = _states(operations, since)
     hints = (
         *_settings_hints(operations),
+        *_disk_hints(operations),
         *_queue_hints(operations, seen, facts),
         *_loss_hints(seen, journaled, words, missing),
     )
@@ -212,6 +214,14 @@ def _missing(operations: Operations, queue: Inspector, seen: QueueStatus, progre
 def _settings_hints(operations: Operations) -> Iterator[Hint]:
     yield from map(Hint, operations.settings.ignored)
     yield from (Hint(str(check)) for check in not_in_effect(Path(operations.settings.file)))
+
+
+def _disk_hints(operations: Operations) -> Iterator[Hint]:
+    """A full disk is behind much that is wrong, and nothing else here shows it."""
+    from glassq.operations.checks.system import disks
+
+    with suppress(OSError, SettingsError):
+        yield from (Hint(str(check)) for check in disks(operations) if check.ok is False)
 
 
 def _queue_hints(operations: Operations, seen: QueueStatus, facts: Iterable[Fact]) -> Iterator[Hint]:

@@ -10,10 +10,11 @@ import pytest
 from glassq.errors import SettingsError, Stopped
 from glassq.in_effect import CONSOLE, InEffect, Record
 from glassq.operations.checks import examine as examining
-from glassq.operations.checks import in_effect
+from glassq.operations.checks import in_effect, system
 from glassq.operations.checks import queue as queue_checks
 from glassq.operations.checks.examine import examine, without_settings
 from glassq.operations.progress import Silent
+from glassq.operations.status import snapshot
 from glassq.settings import POOL, SECTIONS, load
 
 if TYPE_CHECKING:
@@ -146,3 +147,11 @@ def test_a_queue_without_disk_has_intake_keep_pings_in_its_journal(
     beanstalkd.start(durable=False)
     [found] = [check for check in queue_checks.engine(operations, inspector, Silent()) if check.name == "durability"]
     assert (found.ok, found.said.endswith(", so intake keeps pings in its journal")) == (False, True)
+
+
+def test_a_disk_that_fills_up_is_a_hint_of_the_status(
+    operations: Operations, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "MIN_FREE", 1 << 60)
+    hints = [str(hint) for hint in snapshot(operations, inspector, Silent()).hints]
+    assert any(" MiB free, for " in hint and hint.endswith(": make room there") for hint in hints)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import glassq
+from glassq.database.plain import file_of
 from glassq.errors import EX_CONFIG, SettingsError
 from glassq.operations.checks.access import mount, nearest
 from glassq.operations.checks.base import Check
@@ -210,12 +211,8 @@ def disks(operations: Operations) -> Iterator[Check]:
 
 def _places(settings: Settings) -> Iterator[tuple[str, Path]]:
     """What is kept on disks of this machine."""
-    from glassq.database.engine import parse_url, sqlite_file
-
-    # Another check says what is wrong with a URL.
-    with suppress(SettingsError):
-        if file := sqlite_file(parse_url(settings.ledger.url, "[ledger] url")):
-            yield "ledger", file.parent
+    if file := file_of(settings.ledger.url):
+        yield "ledger", file.parent
     if settings.storage.url.directory:
         yield "photos", settings.storage.url.directory
     yield from local_engine(settings).directories()

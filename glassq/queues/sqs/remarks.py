@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glassq.mistakes import place
 from glassq.queues.sqs.leases import MAX_LEASE
 
 if TYPE_CHECKING:
@@ -16,12 +15,12 @@ if TYPE_CHECKING:
 def remarks(settings: Settings) -> Iterator[str]:
     """See `glassq.queues.remarks`."""
     deadlines = {
-        place(["worker", "deadline"]): settings.worker.deadline,
-        **{place(["routes", number, "deadline"]): route.deadline for number, route in enumerate(settings.routes)},
+        settings.place("worker", "deadline"): settings.worker.deadline,
+        **{settings.place("routes", n, "deadline"): route.deadline for number, route in enumerate(settings.routes)},
     }
     for key, deadline in deadlines.items():
         if deadline is not None and deadline > MAX_LEASE:
             yield (
-                f'{settings.file}: {key} = "{deadline}": at Amazon SQS an attempt may take 12 hours, and '
+                f'{key} = "{deadline}": at Amazon SQS an attempt may take 12 hours, and '
                 "no extension helps: then it is stopped, and tried again from the beginning"
             )
