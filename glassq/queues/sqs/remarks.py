@@ -16,7 +16,7 @@ def remarks(settings: Settings) -> Iterator[str]:
     """See `glassq.queues.remarks`."""
     deadlines = {
         settings.place("worker", "deadline"): settings.worker.deadline,
-        **{settings.place("routes", n, "deadline"): route.deadline for number, route in enumerate(settings.routes)},
+        **{settings.place("routes", n, "deadline"): route.deadline for n, route in enumerate(settings.routes)},
     }
     for key, deadline in deadlines.items():
         if deadline is not None and deadline > MAX_LEASE:
