@@ -167,7 +167,7 @@ class BeanstalkInspector(SingleCalls):
 
     def _with_bodies(self, found: Sequence[JobStats]) -> Iterator[Job]:
         """These jobs with their bodies, without those that are gone by now."""
-        bodies = self._connection.pipeline([commands.peek(stats.id) for stats in found])
+        bodies = self._connection.pipeline([commands.peek(stats.id) for stats in found]) if found else ()
         for stats, body in zip(found, bodies, strict=True):
             if isinstance(body, QueueError) and not isinstance(body, JobNotFound):
                 raise body
