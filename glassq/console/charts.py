@@ -55,7 +55,7 @@ class Tick:
 class Chart:
     """What is drawn, and the same as a table: `words` say in a sentence what it shows.
 
-    `remark` stands in the chart where it has nothing to show: in its middle, or, up to `blank`, where nobody looked yet.
+    `remark` stands where it has nothing to show: in its middle, or, up to `blank`, where nobody looked yet.
     """
 
     title: str

@@ -70,6 +70,9 @@ verify_tokens_file = "{0}/secret"
 [sources.{2}]
 kind = "github"
 secrets_file = "{0}/secret"
+queue = "{2}"
+[worker.queues.{2}]
+weight = 2
 [[schedule]]
 name = "{2}"
 cron = "0 0 1 1 *"

@@ -26,8 +26,9 @@ CONTROLS = ("button", "DisclosureTriangle", "textbox", "searchbox", "combobox", 
 # WCAG 1.4.12: a page bears this without losing anything.
 SPACED = """() => {
     const sheet = new CSSStyleSheet();
-    sheet.replaceSync(`* { line-height: 1.5 !important; letter-spacing: .12em !important; word-spacing: .16em !important }
-                       p { margin-bottom: 2em !important }`);
+    sheet.replaceSync(`
+        * { line-height: 1.5 !important; letter-spacing: .12em !important; word-spacing: .16em !important }
+        p { margin-bottom: 2em !important }`);
     document.adoptedStyleSheets = [sheet];
 }"""
 ENLARGED = "document.documentElement.style.fontSize = '200%'"
