@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from glassq.delivery import encode
+from glassq.delivery import MAX_JOB, encode
 from glassq.errors import InvalidRequest
 from glassq.lifecycle import after_kick, after_loss
 from glassq.operations.bulk import AT_WORK, Plan, change_packet, plan_found, plan_named, run, state_words
@@ -107,7 +107,7 @@ def carry_out(operations: Operations, queue: Inspector, plan: Plan, progress: Pr
     return report
 
 
-def moved(found: Found, target: str, largest: int) -> Change:
+def moved(found: Found, target: str, largest: int = MAX_JOB) -> Change:
     """What becomes of a job that nobody works: the same delivery in the same state, in the tube `target`.
 
     Its story is cut where it would make the job larger than `largest` bytes.
