@@ -132,6 +132,16 @@ def test_everything_moves_to_swf_and_back_though_the_service_is_hostile(
     assert (found["delayed"], found["buried"]) == ({told["delayed"].id}, {told["buried"].id})
 
 
+def test_what_was_just_moved_is_shown_before_anybody_decides_for_it(swf: Cli) -> None:
+    """No pool runs here, and the ledger knows of nothing; the tube that it goes to is not in any list yet."""
+    buried = put(swf)
+    assert swf("bury", buried).code == 0
+    assert swf("move", buried, "--to", "glassq.queue.slow").code == 0
+    for text in (buried, buried[:30]):
+        shown = swf("show", text)
+        assert (shown.code, f"delivery {buried}" in shown.out) == (0, True), shown
+
+
 SIZES = (10, 24_000, 24_001, 60_000)
 
 

@@ -23,7 +23,7 @@ from glassq.queues.swf.telling import told
 from glassq.queues.swf.troubles import explained
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from glassq.queues.base import Change, Fact, Happened, NewForm, State, TubeCounts, WaitingState
     from glassq.queues.swf.client import SwfClient
@@ -112,7 +112,7 @@ class SwfInspector(SingleCalls):
 
     def first(self, state: WaitingState, tube: str) -> Job | None:
         states: frozenset[State] = frozenset({state})
-        found = self._jobs(self._open(states, [tube], oldest_first=True), states, [tube])
+        found = self._in_tube(states, tube)
         return min(found, key=lambda job: job.time_left, default=None) if state == "delayed" else next(found, None)
 
     def find(
@@ -129,13 +129,21 @@ class SwfInspector(SingleCalls):
         begin = datetime.fromtimestamp(float(since), UTC) if since else None
         tell = _now_and_then(progress)
         runs: list[OpenRun] = []
+        there = set(tubes)
         for run in self._open(states, tubes, since=begin):
             tell(0, len(runs))
-            if wanted is None or not is_delivery_id(key := key_in(run.workflow)) or wanted(key):
+            there.add(tube_in(list(run.tags)))
+            key = key_in(run.workflow)
+            if may_be(run, states, tubes) and (wanted is None or not is_delivery_id(key) or wanted(key)):
                 runs.append(run)
         for done, run in enumerate(runs):
             tell(done, len(runs))
-            yield from self._jobs([run], states, tubes)
+            seen = self._runs.see(run)
+            if seen is None or seen.run.state not in states:
+                continue
+            # one that was moved a moment ago is in the lists of its old tube, and perhaps no list knows of the new one
+            if seen.run.form.tube in tubes or seen.run.form.tube not in there:
+                yield job_of(seen)
 
     def newest(self) -> str:
         for page in open_runs(self._client, self._left, page=1):
@@ -186,22 +194,16 @@ class SwfInspector(SingleCalls):
         since: datetime | None = None,
         oldest_first: bool = False,
     ) -> Iterator[OpenRun]:
-        """The runs that may be of such jobs, as far as a list tells; those that began after `since`."""
-        pages = open_runs(self._client, self._left, tag=tag_for(states, tubes), since=since, oldest_first=oldest_first)
-        for run in (run for page in pages for run in page):
-            if may_be(run, states, tubes) and (since is None or run.began > since):
-                yield run
+        """The runs among which such jobs are, as far as a tag tells; those that began after `since`."""
+        tag = tag_for(states, tubes)
+        for page in open_runs(self._client, self._left, tag=tag, since=since, oldest_first=oldest_first):
+            yield from (run for run in page if since is None or run.began > since)
 
-    def _jobs(
-        self,
-        runs: Iterable[OpenRun],
-        states: frozenset[State],
-        tubes: Sequence[str],
-    ) -> Iterator[Job]:
-        """The jobs of these runs, by their histories."""
-        for run in runs:
-            seen = self._runs.see(run)
-            if seen is not None and seen.run.state in states and seen.run.form.tube in tubes:
+    def _in_tube(self, states: frozenset[State], tube: str) -> Iterator[Job]:
+        """The jobs of this tube, the one that was put first before the others."""
+        for run in self._open(states, [tube], oldest_first=True):
+            seen = self._runs.see(run) if may_be(run, states, [tube]) else None
+            if seen is not None and seen.run.state in states and seen.run.form.tube == tube:
                 yield job_of(seen)
 
     def _get(self, ref: str) -> Job | QueueError:

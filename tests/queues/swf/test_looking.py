@@ -143,3 +143,15 @@ def test_a_known_run_that_is_over_is_followed_to_the_one_after_it_or_to_a_new_ex
         inspector.get(job.ref)
     inspector.insert(job.body, tube="pings", state="buried")
     assert (inspector.get(job.ref).state, job.ref) == ("buried", inspector.ref_of(key))
+
+
+def test_what_was_moved_a_moment_ago_is_found_before_that_is_decided(domain: Domain) -> None:
+    domain.put("buried", 1)
+    inspector = domain.inspector()
+    [job] = inspector.find(frozenset({"buried"}), ["pings"])
+    inspector.change(job, state="buried", tube="new")
+    [moved] = domain.inspector().find(frozenset({"buried"}), ["pings"])
+    assert (moved.ref, moved.tube) == (job.ref, "new")
+    domain.decide()
+    assert list(domain.inspector().find(frozenset({"buried"}), ["pings"])) == []
+    assert [each.ref for each in domain.inspector().find(frozenset({"buried"}), [moved.tube])] == [job.ref]
