@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from glassq.cli.main import COMMANDS
+from tests import left_running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -73,6 +74,7 @@ class Forked:
             stream.close()
         assert self._process.pid is not None
         self.pid = self._process.pid
+        left_running.note(self)
 
     def poll(self) -> int | None:
         return self._process.exitcode
