@@ -106,7 +106,7 @@ def run(
         given = nothing.fileno() if standard_input == subprocess.DEVNULL else standard_input
         process = Forked("glassq", arguments, (given, out.fileno(), err.fileno()), env, cwd)
         try:
-            return process.wait(PATIENCE), _text(out), _text(err)
+            return process.wait(PATIENCE), text(out), text(err)
         except subprocess.TimeoutExpired:
             process.kill()
             raise TimeoutError(f"glassq {' '.join(arguments)} was not done after {PATIENCE:g} s") from None
@@ -249,7 +249,7 @@ def _run(name: str, arguments: list[str], env: dict[str, str], directory: str, s
     sys.exit(importlib.import_module(MODULES[name]).main())
 
 
-def _text(stream: IO[bytes]) -> str:
+def text(stream: IO[bytes]) -> str:
     stream.seek(0)
-    with io.TextIOWrapper(stream) as text:
-        return text.read()
+    with io.TextIOWrapper(stream) as reading:
+        return reading.read()
