@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import glassq
-from glassq.database.plain import file_of
 from glassq.errors import EX_CONFIG, SettingsError
-from glassq.operations.checks.access import mount, nearest
+from glassq.operations.checks.access import database_file, mount, nearest
 from glassq.operations.checks.base import Check
 from glassq.operations.checks.sandbox import sandbox
 from glassq.operations.checks.systemctl import ask
@@ -211,8 +210,10 @@ def disks(operations: Operations) -> Iterator[Check]:
 
 def _places(settings: Settings) -> Iterator[tuple[str, Path]]:
     """What is kept on disks of this machine."""
-    if file := file_of(settings.ledger.url):
-        yield "ledger", file.parent
+    # Another check says what is wrong with a URL.
+    with suppress(SettingsError):
+        if file := database_file(settings.ledger.url, "[ledger] url"):
+            yield "ledger", file.parent
     if settings.storage.url.directory:
         yield "photos", settings.storage.url.directory
     yield from local_engine(settings).directories()
