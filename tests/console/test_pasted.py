@@ -18,6 +18,7 @@ import pytest
 
 from glassq.console.app import create_app
 from glassq.delivery import encode
+from glassq.operations.filters import Filter
 from tests.cli.conftest import a_delivery, evidence, put
 from tests.console.test_plans import location, look
 
@@ -156,9 +157,11 @@ def test_what_a_delivery_is_called_runs_nothing(house: Site, browser: Browser, q
     queue.put(encode(a_delivery()), tube="glassq.queue.$(touch$IFS/evil);x")
     look(house)
     census = house.console.census.snapshot()
-    forms = [{"id": entry.ref} for entry in census.entries] + [{"cause": group.cause.id} for group in census.groups]
+    entries = census.matching(Filter(), house.clock())
+    assert len(entries) == len(EVIL)
+    forms = [{"id": entry.ref} for entry in entries] + [{"cause": group.cause.id} for group in census.groups]
     plans = (location(browser.post("/plan/kick", form), "/plans/") for form in forms)
-    for path in chain((f"/d/{quote(entry.ref)}" for entry in census.entries), plans):
+    for path in chain((f"/d/{quote(entry.ref)}" for entry in entries), plans):
         for text in copied(browser, path):
             ran = bash.paste(text)
             assert ran[:1] in (["glassq"], ["journalctl"]), (text, ran)
