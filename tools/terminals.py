@@ -36,6 +36,9 @@ DEMO = ("glassq", "demo", "--keep")
 PATIENCE = 240.0
 # rich names fonts of a server elsewhere; a picture in a document shall ask nobody.
 _FONTS = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
+# A link that signs in, and its port.
+_CODE = re.compile(r"code=[\w.-]+")
+_CONSOLE = re.compile(r"(?<=http://127\.0\.0\.1:)\d+(?=/login\?)|(?<=console --link )\d+")
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 # The handler of README's first minutes, and the same that finds something to give up.
@@ -112,7 +115,7 @@ class Trial:
     def clean(self, output: str) -> str:
         for text, word in self.replaced.items():
             output = output.replace(text, word)
-        return output
+        return _CONSOLE.sub("8099", _CODE.sub("code=...", output))
 
 
 @contextmanager
@@ -145,7 +148,7 @@ def github(dev: Trial) -> Iterator[Shown]:
     """A new user's first minutes with GitHub, as README tells them."""
     address = f"127.0.0.1:{free_port()}"
     dev.replaced[address] = ADDRESS
-    with dev.running("glassq", "dev", "--bind", address, until=" status\n") as log:
+    with dev.running("glassq", "dev", "--bind", address, until="console --link") as log:
 
         def save(handler: str) -> None:
             before = log().count("handlers.py: in effect")
