@@ -119,7 +119,7 @@ class BeanstalkInspector(SingleCalls):
         probe = self._connection.probe_durability()
         prove(self._connection, [probe.id], self._prover, within=PROOF_WITHIN)
 
-    def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
+    def counts(self, tubes: Sequence[str] | None = None, *, states: frozenset[State] = ALL_STATES) -> list[TubeCounts]:
         names = tubes or ()
         if tubes is None:
             names = [name for name in self._connection.tubes() if name not in (PROBE_TUBE, SYNCER_TUBE)]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, QueueError, QueueUnavailable
+from glassq.queues.aws.inspector import AwsInspector
 from glassq.queues.base import ALL_STATES, Capabilities, EngineStatus, Job
-from glassq.queues.single import SingleCalls
 from glassq.queues.swf import facts
 from glassq.queues.swf.changing import RunChanger
-from glassq.queues.swf.counting import counted
+from glassq.queues.swf.counting import CountedDomain, counted, counted_buried, counted_domain
 from glassq.queues.swf.decider import YEAR
 from glassq.queues.swf.forms import LIMITS, MAX_JOB, MAX_SECONDS
 from glassq.queues.swf.looking import find_run, job_of, open_runs, probe, see, tag_for
@@ -49,10 +48,11 @@ CAPABILITIES = Capabilities(
     bearer=True,
     sees_consumers=False,
     never_forgets=True,
+    metered=True,
 )
 
 
-class SwfInspector(SingleCalls):
+class SwfInspector(AwsInspector[CountedDomain]):
     """See `glassq.queues.base.Inspector`."""
 
     engine = NAME
@@ -60,12 +60,9 @@ class SwfInspector(SingleCalls):
 
     def __init__(self, client: SwfClient, *, lease: int) -> None:
         """`lease` is that of the attempts of what is put, in seconds."""
+        super().__init__(client)
         self._client = client
-        self._changer = RunChanger(client, self._left, lease=lease)
-        self._deadline = float("inf")
-
-    def set_deadline(self, deadline: float) -> None:
-        self._deadline = deadline
+        self._changer = RunChanger(client, self.left, lease=lease)
 
     def status(self) -> EngineStatus:
         problem = self._problem()
@@ -79,7 +76,7 @@ class SwfInspector(SingleCalls):
             consumers=0,
             max_job=MAX_JOB,
             details={"domain": place.domain, "region": place.region, "problem": problem},
-            gauges=facts.gauges(self._client, self._left),
+            gauges=facts.gauges(self._client, self.left),
         )
 
     def facts(self, tubes: Sequence[str], *, job_size: int = 0, thorough: bool = False) -> Iterator[Fact]:
@@ -87,7 +84,7 @@ class SwfInspector(SingleCalls):
             yield self.explain(self._changer.refused)
         if thorough:
             yield from facts.of_place(self._client, job_size)
-        found = facts.of_domain(self._client, self._left)
+        found = facts.of_domain(self._client, self.left)
         yield from (fact for fact in found if thorough or fact.ok is False)
 
     def explain(self, error: QueueError) -> Fact:
@@ -96,10 +93,14 @@ class SwfInspector(SingleCalls):
     def check(self, *, aside: bool = False) -> None:
         if self._changer.refused is not None:
             raise self._changer.refused
-        facts.try_to_put(self._client, self._left)
+        facts.try_to_put(self._client, self.left)
 
-    def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
-        return counted(self._client, tubes, paused(self._client, self._left()), self._left)
+    def counts(self, tubes: Sequence[str] | None = None, *, states: frozenset[State] = ALL_STATES) -> list[TubeCounts]:
+        if states == {"buried"}:
+            return counted_buried(self._client, tubes, self.left)
+        if not self.remembers:
+            return counted(self._client, tubes, paused(self._client, self.left()), self.left)
+        return self.seen(lambda: counted_domain(self._client, self.left)).of(tubes)
 
     def first(self, state: WaitingState, tube: str) -> Job | None:
         found = list(self.find(frozenset({state}), [tube]))
@@ -117,19 +118,19 @@ class SwfInspector(SingleCalls):
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Job]:
         begin = datetime.fromtimestamp(float(since), UTC) if since else None
-        pages = open_runs(self._client, self._left, tag=tag_for(states, tubes), since=begin)
+        pages = open_runs(self._client, self.left, tag=tag_for(states, tubes), since=begin)
         runs = [run for page in pages for run in page if tube_in(list(run.tags)) in tubes]
         for done, run in enumerate(runs):
             if begin is not None and run.began <= begin:
                 continue
             if progress is not None and done and done % 100 == 0:
                 progress(done, len(runs))
-            seen = see(self._client, run.workflow, run.run, self._left)
+            seen = see(self._client, run.workflow, run.run, self.left)
             if seen is not None and seen.run.state in states and seen.run.form.tube in tubes:
                 yield job_of(seen)
 
     def newest(self) -> str:
-        for page in open_runs(self._client, self._left, page=1):
+        for page in open_runs(self._client, self.left, page=1):
             for run in page:
                 return repr(run.began.timestamp())
         return "0"
@@ -141,7 +142,7 @@ class SwfInspector(SingleCalls):
         return [self._get(ref) for ref in refs]
 
     def history(self, key: str) -> list[Happened]:
-        return told(self._client, key, self._left)
+        return told(self._client, key, self.left)
 
     def peek(self, ref: str) -> bytes:
         return self.get(ref).body
@@ -158,34 +159,24 @@ class SwfInspector(SingleCalls):
     def pause(self, tube: str, seconds: float) -> bool:
         if (error := LIMITS.bad_time(seconds)) is not None:
             raise error
-        if seconds and not any(open_runs(self._client, self._left, tag=tube_tag(tube), page=1)):
+        if seconds and not any(open_runs(self._client, self.left, tag=tube_tag(tube), page=1)):
             return False
-        pause(self._client, tube, seconds, self._left)
+        pause(self._client, tube, seconds, self.left)
         return True
-
-    def close(self) -> None:
-        """The client is that of all roles."""
 
     def _get(self, ref: str) -> Job | QueueError:
         try:
-            seen = find_run(self._client, id_of(ref), self._left)
+            seen = find_run(self._client, id_of(ref), self.left)
         except QueueError as error:
             return error
         return JobNotFound(f"there is no job {ref}") if seen is None else job_of(seen)
-
-    def _left(self) -> float:
-        """How much time a call has, in seconds."""
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise QueueUnavailable("the time for it is over")
-        return min(left, self._client.timeout)
 
     def _problem(self) -> str:
         """Why no jobs are taken now; "" if they are."""
         if self._changer.refused is not None:
             return str(self._changer.refused)
         try:
-            probe(self._client, self._left())
+            probe(self._client, self.left())
         except QueueUnavailable:
             raise
         except QueueError as error:

@@ -83,6 +83,10 @@ class Engine(ABC):
     @abstractmethod
     def inspector(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Inspector: ...
 
+    @abstractmethod
+    def section(self) -> str:
+        """The section [queue] of a program's settings, for this server."""
+
     def make(self, tubes: Sequence[str]) -> None:
         """Makes these tubes, where they do not come by themselves."""
         return

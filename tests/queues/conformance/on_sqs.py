@@ -25,6 +25,7 @@ from tests.conftest import wait_for
 from tests.queues.conformance.engine import LEASE, TIMEOUT, Engine
 from tests.queues.sqs.faults import Faults
 from tests.queues.sqs.service import CREDENTIALS, REGION, SqsService
+from tests.syncers import queue_section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,6 +95,9 @@ class SqsEngine(Engine):
 
     def inspector(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Inspector:
         return SqsInspector(self._client(port, timeout), self._shelf, tube=KNOWN)
+
+    def section(self) -> str:
+        return queue_section(f"sqs://{REGION}/{PREFIX}?endpoint={self._service.endpoint()}&poll=1")
 
     def make(self, tubes: Sequence[str]) -> None:
         if missing := [tube for tube in {KNOWN, *tubes} - self._made if _is_tube(tube)]:
