@@ -254,7 +254,7 @@ class Runs:
         operations = self._operations_for(actor)
         id_ = f"{self._instance}{new_id()}"
         run = Run(id_, plan.kind, plan.title, actor.name, operations.clock(), plan.chosen, command)
-        run.plan = replace(plan, work=_done, refs=frozenset())
+        run.plan = replace(plan, work=_done, jobs=())
         carrying = _Carrying(run, plan, operations, pace, self._slots, self._is_closing)
         with self._lock:
             if self._closing:
@@ -343,7 +343,7 @@ class Runs:
         finally:
             with self._lock:
                 self._stops.pop(carrying.run.id, None)
-            self._left(carrying.plan.refs)
+            self._left(job.ref for job in carrying.plan.jobs)
 
     def _is_closing(self) -> bool:
         return self._closing

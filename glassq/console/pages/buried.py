@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from glassq.console.console import Console
     from glassq.console.request import Answer, PageRequest
     from glassq.ledger.activity import Activity
-    from glassq.operations.census_view import CensusEntry, CensusView
+    from glassq.operations.census_table import CensusEntry
+    from glassq.operations.census_view import CensusView
     from glassq.operations.filters import Filter
     from glassq.operations.groups import Group
     from glassq.operations.listing import BuriedRow
@@ -168,7 +169,7 @@ def _looked_words(census: CensusView, now: datetime) -> str:
     if census.looked_at is None:
         return "looking for the first time"
     ago = span(max(0.0, (now - census.looked_at).total_seconds()))
-    return f"Looked at {len(census.entries):,} of {census.total or 0:,}, {ago} ago"
+    return f"Looked at {census.known:,} of {census.total or 0:,}, {ago} ago"
 
 
 def _group_row(console: Console, found: Group) -> GroupRow:
