@@ -48,6 +48,7 @@ class Doctor:
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
         self._attention = Attention()
+        self._metered = operations.metered
         self._urgent = Examination()
         self._whole = Examination()
         self._changed = threading.Condition()
@@ -121,7 +122,7 @@ class Doctor:
 
     def _rest(self) -> float:
         """For so many seconds more nobody need look."""
-        rare = not self._attention.is_paid and self._operations.metered
+        rare = self._metered and not self._attention.is_paid
         return METERED[1] - EVERY if rare else 0.0
 
     def _examined(self, look: Callable[[Operations, Stoppable], Iterable[Check]]) -> Examination:

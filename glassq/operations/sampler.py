@@ -101,7 +101,7 @@ class Sampler(QueueWatcher):
         """
         if self._attention.pay():
             self._wanted.set()
-            if self._operations.metered:
+            if self._metered:
                 self.look()
         return self._view
 

@@ -50,6 +50,7 @@ class QueueWatcher(ABC):
         """`name` is the thread's."""
         self._operations = operations
         self._attention = Attention()
+        self._metered = operations.metered
         self._stopping = threading.Event()
         # set by who wants it to look at once
         self._wanted = threading.Event()
@@ -122,10 +123,11 @@ class QueueWatcher(ABC):
     @property
     def _rhythm(self) -> float:
         """Between two looks, in seconds."""
-        if not self._operations.metered:
+        if not self._metered:
             return EVERY
         return METERED[0 if self._attention.is_paid else 1]
 
     def _rest(self, seconds: float) -> None:
-        self._wanted.wait(seconds)
-        self._wanted.clear()
+        if not self._stopping.is_set():
+            self._wanted.wait(seconds)
+            self._wanted.clear()

@@ -12,7 +12,7 @@ from tests.conftest import Process, wait_for
 from tests.intake.wire import Answer, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 GROUP = grp.getgrgid(os.getgid()).gr_name
@@ -62,7 +62,7 @@ class Served:
         self.cookie = f"Cookie: {answer.headers['set-cookie'].partition(';')[0]}"
 
     def get(self, path: str) -> Answer:
-        return self.ask(f"GET {path}", self.cookie, "Accept: text/html")
+        return self._patiently(lambda: self.ask(f"GET {path}", self.cookie, "Accept: text/html"))
 
     def json(self, path: str) -> Any:
         answer = self.get(path)
@@ -71,9 +71,20 @@ class Served:
 
     def send(self, path: str, form: Mapping[str, str]) -> str:
         """Sends a form; the path that the answer leads to."""
-        answer = self.post(path, urlencode(form).encode(), self.cookie)
+        answer = self._patiently(lambda: self.post(path, urlencode(form).encode(), self.cookie))
         assert answer.status == 303, (path, answer)
         return answer.headers["location"]
+
+    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
+        """The answer to what a session that asks for very much may have to ask again."""
+        found: list[Answer] = []
+
+        def answered() -> bool:
+            found.append(ask())
+            return found[-1].status != 429
+
+        wait_for(answered, "an answer")
+        return found[-1]
 
     def end(self) -> None:
         """Ends it, as systemd does; nothing went wrong in it meanwhile."""

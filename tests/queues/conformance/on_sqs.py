@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sqlite3
+from collections import Counter
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,9 @@ class SqsEngine(Engine):
 
     def inspector(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Inspector:
         return SqsInspector(self._client(port, timeout), self._shelf, tube=KNOWN)
+
+    def calls(self, *, clear: bool = False) -> Counter[str]:
+        return Counter(self._service.calls(clear=clear))
 
     def section(self) -> str:
         return queue_section(f"sqs://{REGION}/{PREFIX}?endpoint={self._service.endpoint()}&poll=1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
+from collections import Counter
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -112,6 +113,9 @@ class SwfEngine(Engine):
 
     def inspector(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Inspector:
         return PatientInspector(self._client(port, timeout), self.wait_decided, lease=lease)
+
+    def calls(self, *, clear: bool = False) -> Counter[str]:
+        return Counter(self._service.calls(clear=clear))
 
     def section(self) -> str:
         return queue_section(f"swf://{REGION}/{DOMAIN}?endpoint={self._service.endpoint()}&poll=1")
