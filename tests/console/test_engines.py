@@ -190,7 +190,7 @@ def outlive_the_engine(house: House) -> None:
 
 
 def look_rarely(house: House) -> None:
-    """Where each look is metered, a console that nobody watches makes as few calls an hour as the engine's page says."""
+    """Where each look is metered, a console that nobody watches makes so few calls an hour as the page says."""
     operations = Operations(parse(house.served.file.read_text(), str(house.served.file)), actor="")
     census, sampler = Census(operations), Sampler(operations)
     for _ in range(2):
