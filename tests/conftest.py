@@ -78,7 +78,7 @@ FIRST_FILES = (
 )
 
 #: the processes that a test has started itself, not its fixtures; whether it passed
-STARTED = pytest.StashKey[set[left_running.Started]]()
+STARTED = pytest.StashKey[set[object]]()
 PASSED = pytest.StashKey[bool]()
 
 
@@ -200,6 +200,10 @@ class Process:
                 left_running.note(self._popen)
         self.pid = self._popen.pid
 
+    def belongs_to(self, owner: object) -> None:
+        """It is one of several that `owner` starts, one after another."""
+        left_running.note(self._popen, owner)
+
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
@@ -259,6 +263,7 @@ class Beanstalkd:
                 pytest.fail("beanstalkd is missing")
             pytest.skip("beanstalkd is missing: make setup")
         self._process = Process([program, *where, *binlog, *self._options], self._log)
+        self._process.belongs_to(self)
         try:
             wait_for(lambda: self.answers() or not self.running(), "beanstalkd to answer")
             assert self.running(), f"beanstalkd has ended: {self._log.read_text(errors='replace')}"

@@ -207,7 +207,7 @@ def look_rarely(house: House) -> None:
         each = calls.pop("GetQueueAttributes") // 2
         told = f"{each} for each queue, and {calls.pop('ListQueues')} ListQueues"
     else:
-        told = f"and {calls.pop('GetWorkflowExecutionHistory') // waiting} for each of up to 100 that wait in a tube"
+        told = f"and {calls.pop('GetWorkflowExecutionHistory') // waiting} for each of up to 20 that wait in a tube"
         told = f"{sum(calls.values())}, {told}"
         calls.clear()
     assert not calls
