@@ -19,25 +19,22 @@ class Started(Protocol):
     def kill(self) -> None: ...
 
 
-# each with whom it belongs to
-_started: dict[Started, object] = {}
+_started: set[Started] = set()
 
 
-def note(process: Started, owner: object = None) -> None:
-    """Call for each process of which somebody has to make sure that it ends; `owner` starts several after another."""
-    _started[process] = owner or process
+def note(process: Started) -> None:
+    """Call for each process of which somebody has to make sure that it ends."""
+    _started.add(process)
 
 
-def running() -> set[object]:
-    """The owners of those that run now: a server of several tests that one of them starts again is none of its own."""
-    for process in [process for process in _started if process.poll() is not None]:
-        del _started[process]
-    return set(_started.values())
+def running() -> set[Started]:
+    """Those that run now."""
+    _started.difference_update([process for process in _started if process.poll() is not None])
+    return set(_started)
 
 
-def end(owners: set[object]) -> None:
-    """Ends what belongs to these, in order, and so what that has started; by SIGKILL what does not end."""
-    processes = [process for process, owner in _started.items() if owner in owners]
+def end(processes: set[Started]) -> None:
+    """Ends them in order, and so what they have started; by SIGKILL what does not end."""
     for process in processes:
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGCONT)
