@@ -58,7 +58,8 @@ def form_of(body: bytes, tube: str, *, lease: int, state: WaitingState = "ready"
 
 def written(form: SwfForm) -> str:
     """The form as text."""
-    head = msgspec.json.encode(msgspec.structs.replace(form, text="")).decode()
+    # str(): a setting's tube is of a subclass, which msgspec does not encode
+    head = msgspec.json.encode(msgspec.structs.replace(form, tube=str(form.tube), text="")).decode()
     return f"{head}\n{form.text}"
 
 
