@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -42,8 +44,8 @@ class QueueStatus:
 
     The others of ours, and the `foreign` ones of other programs, hold jobs. `oldest` is the oldest ready job of ours.
     `files_missing` says which of the engine's files are no longer there ("": none, as far as is known). The engine may
-    not tell the oldest job, or who waits (`sees_oldest`, `sees_consumers`). `refuses` is why it takes no jobs; that is
-    tried where there are signs of it.
+    not tell the oldest job, or who waits (`sees_oldest`, `sees_consumers`), nor count exactly (`exact_counts`).
+    `refuses` is why it takes no jobs; that is tried where there are signs of it.
     """
 
     url: str
@@ -54,12 +56,21 @@ class QueueStatus:
     files_missing: str
     sees_oldest: bool = True
     sees_consumers: bool = True
+    exact_counts: bool = True
     refuses: str = ""
 
     @property
     def on_disk(self) -> bool:
         """Whether jobs are written to disk, and what was written is still there, as far as is known."""
         return self.engine.durable and not self.files_missing and (self.oldest is None or self.oldest.durable)
+
+    @property
+    def untold(self) -> str:
+        """What this engine does not tell, in a sentence; "" where it tells all."""
+        hidden = [("how old the oldest delivery is", self.sees_oldest), ("who waits for work", self.sees_consumers)]
+        untold = " nor ".join(words for words, told in hidden if not told)
+        found = [f"{self.engine.engine} does not tell {untold}"] if untold else []
+        return "; ".join([*found, *([] if self.exact_counts else ["its counts are approximate"])])
 
     def document(self) -> dict[str, Any]:
         """The status of the queue for JSON; what only this engine has is beside the rest."""
@@ -141,6 +152,7 @@ def snapshot(operations: Operations, queue: Inspector, progress: Progress) -> Sy
     states, note = _states(operations, since)
     hints = (
         *_settings_hints(operations),
+        *_disk_hints(operations),
         *_queue_hints(operations, seen, facts),
         *_loss_hints(seen, journaled, words, missing),
     )
@@ -159,7 +171,9 @@ def _queue(operations: Operations, queue: Inspector) -> tuple[QueueStatus, list[
     files_missing = next((fact.said for fact in facts if fact.files_lost), "")
     url, oldest = operations.settings.queue.url, _oldest(queue, ours)
     can = queue.capabilities
-    seen = QueueStatus(url, queue.status(), ours, foreign, oldest, files_missing, can.oldest, can.sees_consumers)
+    seen = QueueStatus(
+        url, queue.status(), ours, foreign, oldest, files_missing, can.oldest, can.sees_consumers, can.exact_counts
+    )
     return seen, [*facts, *_in_memory(queue, seen)]
 
 
@@ -214,6 +228,14 @@ def _settings_hints(operations: Operations) -> Iterator[Hint]:
     yield from (Hint(str(check)) for check in not_in_effect(Path(operations.settings.file)))
 
 
+def _disk_hints(operations: Operations) -> Iterator[Hint]:
+    """A full disk is behind much that is wrong, and nothing else here shows it."""
+    from glassq.operations.checks.system import disks
+
+    with suppress(OSError, SettingsError):
+        yield from (Hint(str(check)) for check in disks(operations) if check.ok is False)
+
+
 def _queue_hints(operations: Operations, seen: QueueStatus, facts: Iterable[Fact]) -> Iterator[Hint]:
     buried = sum(tube.buried for tube in seen.tubes)
     if buried:
@@ -224,7 +246,10 @@ def _queue_hints(operations: Operations, seen: QueueStatus, facts: Iterable[Fact
     yield from (Hint(str(fact)) for fact in facts)
     for tube in seen.tubes:
         if tube.paused_for:
-            yield Hint(f"tube {tube.name} is paused {until(tube.paused_for)}")
+            yield Hint(
+                f"tube {tube.name} is paused {until(tube.paused_for)}; to let it go on",
+                f"resume {shlex.quote(tube.name)}",
+            )
     yield from worker_queues.hints(operations, seen.tubes)
     yield from parked.hints(operations, seen.tubes)
     yield from route_tubes.hints(operations, seen.tubes)

@@ -58,7 +58,7 @@ def form_of(body: bytes, tube: str, *, lease: int, state: WaitingState = "ready"
 
 def written(form: SwfForm) -> str:
     """The form as text."""
-    # str(): a setting's tube is of a subclass, which msgspec does not encode
+    # msgspec writes no subclass of a text, which a tube's name may be
     head = msgspec.json.encode(msgspec.structs.replace(form, tube=str(form.tube), text="")).decode()
     return f"{head}\n{form.text}"
 
