@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class SqlAlchemyReader:
     """The ledger in a database of any kind. See `reader.QueryRunner`."""
 
+    orders_bytes = False
+
     def __init__(self, engine: Engine, url: URL, version: int) -> None:
         self._engine = engine
         self._url = url

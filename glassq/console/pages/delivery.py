@@ -15,7 +15,7 @@ from glassq.operations import edited_copy
 from glassq.operations import story as operation
 from glassq.operations.edited_body import body_text, has_mask
 from glassq.operations.find import OPEN, ledger_state
-from glassq.operations.progress import Silent
+from glassq.operations.progress import Brief
 from glassq.operations.story import attempt_words, detail_words, route_words
 from glassq.operations.timeline import timeline
 from glassq.operations.words import attempts, moment, span
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 Facts = tuple[tuple[str, str], ...]
 
+# So long what neither the ledger nor the census knows is looked for in the queue, in seconds.
+WITHIN = 0.5
 # What names the user of a ping, in its body.
 _USER = "userToken"
 # What a form has beside the body, in bytes.
@@ -104,7 +106,7 @@ def edit(console: Console, request: PageRequest) -> Answer:
 def _tell(console: Console, request: PageRequest) -> Story:
     operations = console.operations_for(request.actor)
     with console.lookups.one(request.actor.name), operations.looking() as queue:
-        return operation.tell(operations, queue, request.path["id"], Silent())
+        return operation.tell(operations, queue, request.path["id"], Brief(WITHIN))
 
 
 def view_of(story: Story) -> DeliveryView:

@@ -143,9 +143,6 @@ class SwfInspector(SingleCalls):
     def history(self, key: str) -> list[Happened]:
         return told(self._client, key, self._left)
 
-    def peek(self, ref: str) -> bytes:
-        return self.get(ref).body
-
     def insert_all(self, forms: Sequence[NewForm]) -> list[str | QueueError]:
         return self._changer.insert(forms)
 
