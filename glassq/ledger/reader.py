@@ -36,6 +36,7 @@ _NAMES = Entry.__struct_fields__
 _LARGE = frozenset({"body", "labels", "kept", "story"})
 _MOMENTS = ("received", "updated", "started")
 _LOWEST = "00000000-0000-0000-0000-000000000000"
+_UUID_PART = 8
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _EXACTLY = "SELECT {columns} FROM deliveries WHERE delivery = :delivery"
@@ -448,9 +449,12 @@ def _literal(text: str) -> str:
 
 
 def _uuids_beginning(prefix: str) -> tuple[str, str] | None:
-    """The lowest and the highest UUID with this prefix, which are so in the order of any language; None for no UUID."""
+    """The lowest and the highest UUID with this prefix, which are so in the order of any language.
+
+    None where it is not the beginning of a UUID, its first part at least.
+    """
     first, last = f"{prefix}{_LOWEST[len(prefix) :]}", f"{prefix}{_LOWEST[len(prefix) :].replace('0', 'f')}"
-    return (first, last) if _UUID.fullmatch(first) else None
+    return (first, last) if len(prefix) >= _UUID_PART and _UUID.fullmatch(first) else None
 
 
 def _exists(file: Path, url: str) -> bool:

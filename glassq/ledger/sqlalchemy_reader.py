@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 class SqlAlchemyReader:
     """The ledger in a database of any kind. See `reader.QueryRunner`."""
 
-    orders_bytes = False
-
     def __init__(self, engine: Engine, url: URL, version: int) -> None:
         self._engine = engine
         self._url = url
         self.version = version
+        self.orders_bytes = engine.dialect.name == "sqlite"
 
     @classmethod
     def open(cls, text: str) -> Self | None:

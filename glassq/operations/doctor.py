@@ -23,8 +23,9 @@ log = logger("glassq.operations")
 
 # Between two glances, and how old an examination may be that is shown, in seconds.
 EVERY, FRESH = 30.0, 60.0
-# Checks take at most this share of a processor's time, in the long run.
-SHARE = 0.1
+# Glances take at most this share of a processor's time in the long run, and examinations of all time: they begin
+# processes.
+SHARE, WHOLE_SHARE = 0.1, 0.04
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class Doctor:
         self._operations = operations
         self._urgent = Examination()
         self._whole = Examination()
+        # how old the whole may be
+        self._fresh_for = FRESH
         self._changed = threading.Condition()
         self._wanted = False
         self._stopping = threading.Event()
@@ -69,7 +72,7 @@ class Doctor:
         return self._urgent
 
     def whole(self, within: float) -> Examination:
-        """All checks. Where they are not FRESH, they are made anew: that is waited for so many seconds at most."""
+        """All checks. Where they are not fresh, they are made anew: that is waited for so many seconds at most."""
         deadline = time.monotonic() + within
         with self._changed:
             while not self._fresh() and (left := deadline - time.monotonic()) > 0 and not self._stopping.is_set():
@@ -80,12 +83,17 @@ class Doctor:
 
     def examine_now(self) -> None:
         """Makes all checks in this thread."""
-        self._whole = self._examined(examine)
+        self._examine()
         self._urgent = self._examined(glance)
+
+    def _examine(self) -> None:
+        began = time.monotonic()
+        self._whole = self._examined(examine)
+        self._fresh_for = max(FRESH, (time.monotonic() - began) / WHOLE_SHARE)
 
     def _fresh(self) -> bool:
         at = self._whole.at
-        return at is not None and (self._operations.clock() - at).total_seconds() < FRESH
+        return at is not None and (self._operations.clock() - at).total_seconds() < self._fresh_for
 
     def _run(self) -> None:
         due = 0.0
@@ -93,7 +101,7 @@ class Doctor:
             began = time.thread_time()
             if self._wanted:
                 self._wanted = False
-                self._whole = self._examined(examine)
+                self._examine()
             if time.monotonic() >= due:
                 self._urgent = self._examined(glance)
                 due = time.monotonic() + max(EVERY, (time.thread_time() - began) / SHARE)

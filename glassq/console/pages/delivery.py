@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Facts = tuple[tuple[str, str], ...]
 
 # So long what neither the ledger nor the census knows is looked for in the queue, in seconds.
-WITHIN = 0.5
+WITHIN = 0.25
 # What names the user of a ping, in its body.
 _USER = "userToken"
 # What a form has beside the body, in bytes.
@@ -83,7 +83,7 @@ def delivery(console: Console, request: PageRequest) -> Answer:
         "as_tree": view.tree_possible and request.params.get("body") == "tree",
         "command": console.command(f"show {quoted(view.id)}"),
     }
-    return Page("delivery.html", view.id, story.document(), values)
+    return Page("delivery.html", view.id, story.document, values)
 
 
 def body(console: Console, request: PageRequest) -> Answer:
@@ -100,7 +100,7 @@ def edit(console: Console, request: PageRequest) -> Answer:
     if len(quote(text.replace("\n", "\r\n"), safe="")) + _FORM_SPARE > MAX_BODY:
         raise InvalidRequest("body: it is too large for a form: `glassq replay` sends it again as it is")
     values = {"view": view, "text": text, "masks": has_mask(text)}
-    return Page("edit.html", f"Replay an edited copy of {view.id}", story.document(), values)
+    return Page("edit.html", f"Replay an edited copy of {view.id}", story.document, values)
 
 
 def _tell(console: Console, request: PageRequest) -> Story:
