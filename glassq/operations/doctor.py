@@ -71,6 +71,18 @@ class Doctor:
         """What is urgent."""
         return self._urgent
 
+    def latest(self, within: float) -> Examination:
+        """All checks as they were made last; where they are not fresh, new ones begin.
+
+        Where none was made yet, that is waited for, for so many seconds at most.
+        """
+        with self._changed:
+            if self._whole.at is not None:
+                self._wanted = self._wanted or not self._fresh()
+                self._changed.notify_all()
+                return self._whole
+        return self.whole(within)
+
     def whole(self, within: float) -> Examination:
         """All checks. Where they are not fresh, they are made anew: that is waited for so many seconds at most."""
         deadline = time.monotonic() + within
