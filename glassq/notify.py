@@ -7,13 +7,14 @@ cannot be written is told when it can be again.
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter, deque
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from glassq.causes import fold
+from glassq.causes import fold, reason
 from glassq.errors import LedgerError, NotNotified
-from glassq.log import fields, logger
+from glassq.log import escape, fields, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,10 @@ log = logger("glassq.notify")
 OVERLAP = 60.0
 # That of times in the ledger.
 RESOLUTION = timedelta(microseconds=1)
+# What a chat would make of words: a link, or a call of everybody in the room.
+# https://docs.slack.dev/messaging/formatting-message-text
+_MARKED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_EVERYBODY = re.compile(r"@(?=channel|here|all|everyone)", re.IGNORECASE)
 # A message names so many causes; the rest is one number.
 MAX_CAUSES = 10
 MINUTE = 60.0
@@ -109,7 +114,7 @@ def document(entries: Sequence[Entry], paused: Mapping[str, str], host: str) -> 
 
     `text` says all of it in words, as chat programs with incoming webhooks want it (Slack, Mattermost).
     """
-    found = [((entry.source, fold(entry.reason)), entry.delivery) for entry in entries]
+    found = [((entry.source, fold(reason(entry.reason))), entry.delivery) for entry in entries]
     latest = dict(found)
     named = Counter(cause for cause, _ in found).most_common(MAX_CAUSES)
     listed = [
@@ -117,10 +122,11 @@ def document(entries: Sequence[Entry], paused: Mapping[str, str], host: str) -> 
         for (source, cause), count in named
     ]
     others = len(entries) - sum(count for _, count in named)
-    words = [f"{count} of {source}: {cause} (last: {latest[source, cause]})" for (source, cause), count in named]
+    told = [f"{count} of {source}: {cause} (last: {latest[source, cause]})" for (source, cause), count in named]
     if others:
-        words.append(f"{others} of other causes")
-    words += [f"route {route} has paused itself: {why}" for route, why in paused.items()]
+        told.append(f"{others} of other causes")
+    told += [f"route {route} has paused itself: {why}" for route, why in paused.items()]
+    words = [_as_said(each) for each in told]
     number = "1 delivery was" if len(entries) == 1 else f"{len(entries)} deliveries were"
     return {
         "event": "buried" if entries else "paused",
@@ -136,3 +142,8 @@ def document(entries: Sequence[Entry], paused: Mapping[str, str], host: str) -> 
             [f"glassq on {host}: {number} buried; `glassq buried --by reason` shows them"] * bool(entries) + words
         ),
     }
+
+
+def _as_said(words: str) -> str:
+    """One line for a chat. Part of it strangers wrote, and no chat may take that for more than words."""
+    return _EVERYBODY.sub("@ ", escape(" ".join(words.split()))).translate(_MARKED)

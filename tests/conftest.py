@@ -23,6 +23,7 @@ from glassq import log
 from glassq.queues.beanstalk.syncer.prepare import prepare
 from glassq.settings import QueueSettings
 from glassq.values import Duration, QueueUrl, SyncerAddress
+from tests import left_running
 from tests.forked import Forked
 from tests.ports import free_port, give_back
 from tests.queues.conformance.summary import write_conformance
@@ -76,6 +77,10 @@ FIRST_FILES = (
     *("test_dev.py", "test_demo.py", "test_plain_install.py", "test_two_pools.py"),
 )
 
+#: the processes that a test has started itself, not its fixtures; whether it passed
+STARTED = pytest.StashKey[set[left_running.Started]]()
+PASSED = pytest.StashKey[bool]()
+
 
 def pytest_configure(config: pytest.Config) -> None:
     # thousands of tests are collected and stay: to look for garbage among them takes longer than many of them
@@ -123,6 +128,29 @@ def pytest_sessionfinish() -> None:
     end_all()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    before = left_running.running()
+    item.stash[PASSED] = False
+    try:
+        yield
+        item.stash[PASSED] = True
+    finally:
+        item.stash[STARTED] = left_running.running() - before
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """A test that fails half-way leaves nothing running, and one that passes ends what it has started itself."""
+    try:
+        yield
+    finally:
+        left = item.stash.get(STARTED, set()) & left_running.running()
+        left_running.end(left)
+    if left and item.stash[PASSED]:
+        pytest.fail(f"it has left running: {left}")
+
+
 @pytest.fixture(autouse=True)
 def _logs_are_released() -> Iterator[None]:
     """Log lines go to pytest again after a test that called log.setup, or ran a command in this process."""
@@ -157,8 +185,12 @@ class Process:
         cwd: Path | None = None,
         *,
         forks: str = "",
+        owned: bool = False,
     ) -> None:
-        """Starts a command; or `forks` this program of bin/ with the arguments, which takes a tenth of the CPU time."""
+        """Starts a command; or `forks` this program of bin/ with the arguments, which takes a tenth of the CPU time.
+
+        `owned`: a fixture ends it, even where a test has started it.
+        """
         self.log = log
         whole = {**os.environ, **(env or {})}
         self._popen: subprocess.Popen[bytes] | Forked
@@ -169,6 +201,8 @@ class Process:
             else:
                 stdin, stdout, stderr = streams
                 self._popen = subprocess.Popen(arguments, stdin=stdin, stdout=stdout, stderr=stderr, env=whole, cwd=cwd)
+                if not owned:
+                    left_running.note(self._popen)
         self.pid = self._popen.pid
 
     def output(self) -> str:
@@ -210,6 +244,7 @@ class Beanstalkd:
         self.port = 0 if unix else free_port()
         self.url = QueueUrl(f"beanstalk://{self.socket}" if unix else f"beanstalk://127.0.0.1:{self.port}")
         self._process: Process | None = None
+        self._was_started = False
         self.syncer = Syncer(self.url, self.dir, directory / "syncer.sock")
         self.start()
 
@@ -229,7 +264,9 @@ class Beanstalkd:
             if os.environ.get("CI"):
                 pytest.fail("beanstalkd is missing")
             pytest.skip("beanstalkd is missing: make setup")
-        self._process = Process([program, *where, *binlog, *self._options], self._log)
+        # many tests share some of these servers, and each may start it again: whoever has started it first ends it
+        again, self._was_started = self._was_started, True
+        self._process = Process([program, *where, *binlog, *self._options], self._log, owned=again)
         try:
             wait_for(lambda: self.answers() or not self.running(), "beanstalkd to answer")
             assert self.running(), f"beanstalkd has ended: {self._log.read_text(errors='replace')}"

@@ -6,6 +6,7 @@ import hashlib
 import re
 import time
 from collections import defaultdict
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -27,6 +28,7 @@ from glassq.operations.document import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
 
     from glassq.console.console import Console
     from glassq.console.request import Answer
@@ -89,9 +91,15 @@ class PageResource:
                 url=_url(req),
                 visitor=req.context.visitor,
             )
-            _write(self._console, route.page(self._console, request), request, req, resp)
+            with self._place(route, actor):
+                _write(self._console, route.page(self._console, request), request, req, resp)
 
         return respond
+
+    def _place(self, route: PageRoute, actor: Actor) -> AbstractContextManager[None]:
+        """One of the threads that make pages; what needs an operator is never kept waiting by those who look."""
+        looks = route.method == "GET" and route.role is not Role.NOBODY
+        return self._console.pages.one(f"{actor.door} {actor.name}") if looks else nullcontext()
 
 
 def _never_twin_a_post(req: falcon.Request) -> None:
@@ -255,7 +263,7 @@ class _ErrorAnswers:
         actor = _actor(self._console, req) or visitor
         asked = f"{req.method} {req.path}" + (f" from {req.remote_addr}" if visitor is None else "")
         did = SIGN_IN if req.path == LOGIN else REFUSED
-        self._console.trail.refused(actor.name if actor else "", asked, told.words, did)
+        self._console.trail.refused(actor.identity if actor else "", asked, told.words, did)
 
     def operation(self, req: falcon.Request, resp: falcon.Response, error: GlassqError, _params: object) -> None:
         """What was asked for cannot be done, or the queue cannot be asked."""

@@ -142,12 +142,17 @@ class Plans:
         ours = [id_ for id_, plan in alive.items() if plan.maker == maker]
         for id_ in ours[:-MOST]:
             del alive[id_]
-        left = sum(len(plan.jobs) for plan in alive.values())
+        left = sum(map(_held, alive.values()))
         for id_ in list(alive)[:-1]:
             if left <= MOST_CHOSEN:
                 break
-            left -= len(alive.pop(id_).jobs)
+            left -= _held(alive.pop(id_))
         self._plans = alive
+
+
+def _held(plan: ActionPlan) -> int:
+    """How many deliveries it holds; once it is carried out, its run has them."""
+    return 0 if plan.run else plan.chosen
 
 
 def _over(_operations: Operations, _queue: Inspector, _progress: RunFollower, _pace: Pace) -> Report:

@@ -31,6 +31,11 @@ class Actor:
     door: Door
 
     @property
+    def identity(self) -> str:
+        """Who that is, in plans and in the trail: what a proxy says is no name of a user of this machine."""
+        return f"{self.name} (proxy)" if self.door == "proxy" else self.name
+
+    @property
     def may_act(self) -> bool:
         """Whether buttons that change something are drawn."""
         return self.role >= Role.OPERATOR

@@ -44,6 +44,8 @@ log = logger("glassq.console")
 
 # So many run at a time; the others wait.
 AT_A_TIME = 2
+# And so many wait, or go on, at all: each has a thread.
+MOST_AT_ONCE = 50
 # Of those that are over, so many are kept; the ledger has the others.
 MOST_KEPT = 200
 # How often the ledger is told how far a run is, in seconds; and how long a stop of the console waits for runs.
@@ -253,12 +255,14 @@ class Runs:
         """Begins to carry out a plan; the run's id. Raises Conflict while the console ends."""
         operations = self._operations_for(actor)
         id_ = f"{self._instance}{new_id()}"
-        run = Run(id_, plan.kind, plan.title, actor.name, operations.clock(), plan.chosen, command)
+        run = Run(id_, plan.kind, plan.title, actor.identity, operations.clock(), plan.chosen, command)
         run.plan = replace(plan, work=_done, jobs=())
         carrying = _Carrying(run, plan, operations, pace, self._slots, self._is_closing)
         with self._lock:
             if self._closing:
                 raise Conflict("the console is about to end")
+            if len(self._stops) >= MOST_AT_ONCE:
+                raise Conflict(f"{MOST_AT_ONCE} runs go on or wait already: look at them first (`glassq activity`)")
             self._forget()
             self._runs[id_], self._stops[id_] = run, carrying.progress
             thread = threading.Thread(target=self._carry, args=(carrying,), name=f"run {id_}", daemon=True)
@@ -307,7 +311,7 @@ class Runs:
         if run.ended is None and id_ not in self._runs:
             raise Conflict("another process of the console carries it out, or nobody knows: it cannot be stopped here")
         if run.ended is None and progress is not None and not progress.stopping.is_set():
-            progress.note(f"{actor.name} stops it")
+            progress.note(f"{actor.identity} stops it")
             progress.stopping.set()
 
     def undo(self, id_: str, actor: Actor) -> str:
@@ -329,7 +333,7 @@ class Runs:
             id=new_id(),
             kind="restore",
             title=f"Put {count} back, buried as they were",
-            maker=actor.name,
+            maker=actor.identity,
             made=self._itself.clock(),
             chosen=count,
             work=restoring(Path(run.file)),
@@ -452,6 +456,16 @@ def _from_ledger(told: Activity) -> Run:
         run.doing = "by what the ledger knows: another process of the console carries it out"
     run.steps = ((told.ended or told.at, told.note),) if told.note else ()
     run.sums = dict(Counter({"done": told.done, Did.NOTHING.value: told.failed}))
-    file = _FILE.search(told.note)
-    run.file = file[1] if file and told.did == "archive" else ""
+    run.file = _file_in(told.note) if told.did == "archive" else ""
     return run
+
+
+def _file_in(note: str) -> str:
+    """The file whose way back a note says; "" where it says none."""
+    found = _FILE.search(note)
+    if found is None:
+        return ""
+    try:
+        return next(iter(shlex.split(found[1])), "")
+    except ValueError:
+        return found[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -11,7 +12,12 @@ from urllib.parse import quote
 import pytest
 
 from glassq.delivery import Evidence
-from tests.browser.conftest import refreshed
+from glassq.ledger import Entry, open_ledger
+from glassq.ledger.activity import Activity
+from glassq.ledger.activity_writer import ActivityWriter
+from tests.browser.conftest import PHONE, refreshed
+from tests.browser.house import LONG
+from tests.browser.layout import mislaid
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Tab
@@ -27,6 +33,8 @@ HOSTILE = {
     "right-to-left": "\u202egpj.exe\u202c \u2066x\u2069\u200b\ufeff",
     "terminal": "\x00\x07\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b31m\r\n\x7f",
     "surrogates": "\ud800 and \udfff",
+    "digits": f"{'7' * 40} of {'3' * 40}",
+    "one-word": "Mozilla/5.0" + "_of-a-name-without-a-blank" * 12,
     "long": "A" * 65_536,
 }
 # of a text on a page: what cannot be seen, or turns around what can be
@@ -65,7 +73,43 @@ def hostile(house: House) -> dict[str, str]:
         fields = {"labels": labels, "content_type": short, "headers": {"x-y": short}, "evidence": (evidence,)}
         made[name] = house.bury_ping(name, body, short, at, **fields)
     house.wait_listed(made["long"])
+    _record(house)
     return made
+
+
+def _record(house: House) -> None:
+    """Puts the texts into the ledger, as a handler's results and as what operators did."""
+    now = datetime.now(UTC)
+    writer = ActivityWriter(house.settings.ledger)
+    with closing(open_ledger(house.settings.ledger)) as ledger:
+        for name, text in HOSTILE.items():
+            short = text[:300].encode("utf-8", "backslashreplace").decode()
+            entry = Entry(f"{name}-{'d' * 50}", short[:64], now, "done", 1, now, 0.5, result=short, tube="t" * 200)
+            ledger.record(entry)
+            writer.add(
+                Activity(
+                    id=name, at=now, actor=short[:200], via="cli", did="kick", command=short, note=short, ended=now
+                )
+            )
+
+
+def test_hostile_text_stays_in_its_place_on_a_phone(open_tab, house: House, hostile: dict[str, str]) -> None:
+    tab, found = open_tab(viewport=PHONE), []
+    of_one = [f"/d/{id_}" for id_ in hostile.values()]
+    groups = [f"/buried/{house.cause_of(hostile[name])}" for name in ("one-word", "digits", "right-to-left")]
+    lists = [
+        "/buried",
+        "/buried?group=0",
+        f"/search?q={'7' * 40}",
+        "/queues/glassq",
+        f"/sources/{LONG}",
+        f"/queues/glassq.queue.{LONG}",
+    ]
+    for path in [*house.pages(), *lists, *groups, *of_one]:
+        tab.go(path)
+        _assert_harmless(tab)
+        found += [(path, wrong) for wrong in mislaid(tab.page)]
+    assert not found, "\n".join(map(str, found[:20]))
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -72,13 +72,15 @@ def test_every_command_explains_itself() -> None:
     ],
     ids=" ".join,
 )
-def test_a_forked_process_does_what_one_does_that_is_started(cli: Cli, queue: Queue, arguments: list[str]) -> None:
+def test_what_is_called_or_forked_does_what_a_start_of_python_does(
+    cli: Cli, queue: Queue, arguments: list[str]
+) -> None:
     put(queue, a_delivery(buried="for a reason"), "buried")
-    forked, started = cli(*arguments), cli.started(*arguments)
-    assert forked.code == started.code
+    called, started = cli(*arguments), cli.started(*arguments)
+    assert called.code == started.code
     # ages and free space are numbers
-    assert re.findall(r"[^\W\d]+", forked.out) == re.findall(r"[^\W\d]+", started.out)
-    assert re.findall(r"[^\W\d]+", forked.err) == re.findall(r"[^\W\d]+", started.err)
+    assert re.findall(r"[^\W\d]+", called.out) == re.findall(r"[^\W\d]+", started.out)
+    assert re.findall(r"[^\W\d]+", called.err) == re.findall(r"[^\W\d]+", started.err)
 
 
 def test_the_version_is_said(offline: Cli) -> None:
@@ -170,14 +172,14 @@ def test_a_queue_that_is_not_there_is_exit_69_in_one_line(offline: Cli) -> None:
 
 
 def test_a_hint_names_the_command_for_these_settings(offline: Cli) -> None:
-    assert f"(`glassq --config {offline.file} config check`)" in offline("status").err
+    assert f"`glassq --config {offline.file} doctor` looks" in offline("status").err
     done = subprocess.run(
         [*program("glassq"), "status"],
         capture_output=True,
         text=True,
         env={**os.environ, "GLASSQ_CONFIG": str(offline.file)},
     )
-    assert "(`glassq config check`)" in done.stderr
+    assert "`glassq doctor` looks" in done.stderr
 
 
 def test_a_queue_that_takes_nothing_is_exit_75(beanstalkd: Beanstalkd, queue: Queue, cli: Cli) -> None:

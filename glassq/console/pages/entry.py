@@ -47,7 +47,7 @@ def sign_in(console: Console, request: PageRequest) -> Answer:
         raise refused(403, _USED, _NEW_LINK)
     console.tries.succeeded(peer)
     log.info("signed in %s", fields(who=who.name, role=who.role.words, door=who.door))
-    console.trail.signed_in(who.name, who.role.words, who.door)
+    console.trail.signed_in(who.identity, who.role.words, who.door)
     return Redirect(ours(request.form.get("next", "")), cookie=console.sessions.begin(who))
 
 

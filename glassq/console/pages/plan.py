@@ -30,7 +30,7 @@ def make(console: Console, request: PageRequest) -> Answer:
 
 def show(console: Console, request: PageRequest) -> Answer:
     """What would be done."""
-    plan = console.plans.get(request.path["id"], request.actor.name)
+    plan = console.plans.get(request.path["id"], request.actor.identity)
     plan = replace(plan, newer=newer_than(plan, console.census.snapshot(), request.now))
     return Page("plan.html", plan.title, plan.document(), {"plan": plan})
 
@@ -38,7 +38,7 @@ def show(console: Console, request: PageRequest) -> Answer:
 def carry_out(console: Console, request: PageRequest) -> Answer:
     """Begins the run of a plan; asked a second time it leads to the same run."""
     asked, rate = _pace(request.form)
-    plan = console.plans.get(request.path["id"], request.actor.name)
+    plan = console.plans.get(request.path["id"], request.actor.identity)
     if plan.kind == "kick" and asked.canary and plan.tubes and not plan.run:
         # it may have been paused since the plan was made
         with console.operations_for(request.actor).queue() as queue:
@@ -48,7 +48,7 @@ def carry_out(console: Console, request: PageRequest) -> Answer:
         pace = asked if plan.kind in ("kick", "replay") else Pace()
         return console.runs.begin(plan, request.actor, pace, _command(plan, asked, rate))
 
-    return Redirect(f"/runs/{console.plans.begin(request.path['id'], request.actor.name, begin)}")
+    return Redirect(f"/runs/{console.plans.begin(request.path['id'], request.actor.identity, begin)}")
 
 
 def _pace(form: FormFields) -> tuple[Pace, str]:
