@@ -60,9 +60,9 @@ class Samples:
     """What is known of the system.
 
     `at` is when the queue was looked at last, `since` when the first look was (None: never yet); `trouble` says why
-    nobody can look now. `tubes` are ours, those of keys summed. `status` and `queues` may be some seconds older (None:
-    nobody has looked yet). `minutes` are the ledger's, oldest first; `waited` and `worked` are of the last TIMED.
-    `note` says why the ledger tells nothing.
+    nobody can look now. `tubes` are ours, those of keys summed. `status`, of `status_at`, and `queues` may be some
+    seconds older (None: nobody has looked yet). `minutes` are the ledger's, oldest first; `waited` and `worked` are of
+    the last TIMED. `note` says why the ledger tells nothing.
     """
 
     at: datetime | None = None
@@ -72,6 +72,7 @@ class Samples:
     all: Curve = field(default_factory=Curve)
     curves: Mapping[str, Curve] = field(default_factory=dict)
     status: SystemStatus | None = None
+    status_at: datetime | None = None
     queues: QueuesView | None = None
     minutes: tuple[Minute, ...] = ()
     waited: Percentiles = NONE
@@ -169,7 +170,8 @@ class Sampler(QueueWatcher):
         self._due[name] = began + max(rest, rhythm[0 if self._is_watched else 1] - watcher.EVERY / 2)
 
     def _look_at_status(self, queue: Inspector) -> None:
-        self._change(status=status.snapshot(self._operations, queue, Stoppable(self._stopping)))
+        at = self._operations.clock()
+        self._change(status=status.snapshot(self._operations, queue, Stoppable(self._stopping)), status_at=at)
 
     def _look_at_queues(self, queue: Inspector) -> None:
         own = worker_queues.snapshot(self._operations, queue)

@@ -38,6 +38,11 @@ class QueueWatcher(ABC):
         if self._thread.is_alive():
             self._thread.join(2.0)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its thread has ended though nobody closed it: nobody looks any more."""
+        return self._thread.ident is not None and not self._thread.is_alive() and not self._stopping.is_set()
+
     @abstractmethod
     def step(self, queue: Inspector) -> None:
         """Looks once. Raises GlassqError where it cannot, and Stopped."""

@@ -21,6 +21,8 @@ from glassq.console.keys import open_key
 from glassq.console.links import new_code
 from glassq.console.routes import LOGIN, ROUTES
 from glassq.delivery import Evidence
+from glassq.operations import Operations
+from glassq.settings import load
 from tests.conftest import Beanstalkd, Process, program, wait_for
 from tests.ports import free_port
 from tests.worker.pools import PoolRun
@@ -62,15 +64,16 @@ _LINK = re.compile(r"http://localhost:\d+/login\?code=\S+")
 class House:
     """The installation, in a directory of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **worker: object) -> None:
         self.dir = directory
         self.port = free_port()
         self._cookie = ""
         self._asked = 0.0
+        self._found = ""
         # room for a line of 64 KiB
         self._server = Beanstalkd(directory, options=("-z", "131072"))
         self._queue = self._server.queue()
-        self._pool = PoolRun(directory, self._server, self._queue, max_attempts=1)
+        self._pool = PoolRun(directory, self._server, self._queue, max_attempts=1, **worker)
         self._console: Process | None = None
 
     @property
@@ -93,14 +96,24 @@ class House:
 
     def _start(self) -> None:
         self._pool.write_handlers(HANDLERS)
-        more = f'[console]\nstate = "{self.dir}/console"\n[intake]\njournal = "{self.dir}/journal"\n'
-        self._pool.write_settings(timeout="60s", more=more)
+        self._write_settings()
         for name in GROUPS:
             self.bury(name)
         self._pool.start()
+        self._start_console()
+        self._pool.ready()
+        self._wait_for_console()
+
+    def _write_settings(self, more: str = "") -> None:
+        """Settings whose state is all in the directory; `more` are further sections."""
+        more += f'[console]\nstate = "{self.dir}/console"\n[intake]\njournal = "{self.dir}/journal"\n'
+        self._pool.write_settings(timeout="60s", more=more)
+
+    def _start_console(self) -> None:
         command = [*program("glassq-console"), "--config", str(self._pool.config), "--foreground", str(self.port)]
         self._console = Process(command, self.dir / "console.log")
-        self._pool.ready()
+
+    def _wait_for_console(self) -> None:
         wait_for(lambda: _LINK.search(self.console_log()), "the console to print its link")
         self.wait_counted()
 
@@ -139,7 +152,18 @@ class House:
             id_ = self.bury_ping(name, json.dumps(ping).encode(), message, at - timedelta(seconds=number))
         return id_
 
-    def bury_ping(self, name: str, body: bytes, message: str, at: datetime, **fields: object) -> str:
+    def found(self) -> str:
+        """The id of a delivery that has all by which one can be found."""
+        if not self._found:
+            body = json.dumps({"userToken": "user_of_the_night", "itemId": "i-1"}).encode()
+            message, at = "lost at the night's harbour", datetime.now(UTC) - timedelta(hours=40)
+            self._found = self.bury_ping("found", body, message, at, labels={"task": "task-of-the-night"})
+            self.wait_listed(self._found)
+        return self._found
+
+    def bury_ping(
+        self, name: str, body: bytes, message: str, at: datetime, *, tube: str = "glassq", **fields: object
+    ) -> str:
         """Buries one delivery, which failed twice, the last time at `at`; returns its id."""
         made = envelope.new("mirror", body, {"collection": "timeline", "operation": "INSERT"})
         evidence = tuple(
@@ -159,12 +183,17 @@ class House:
         known = {"received": at - timedelta(minutes=1), "attempt": 2, "failures": 2, "evidence": evidence}
         buried = msgspec.structs.replace(made, buried=f"{message} (gave up after 2 attempts)", **{**known, **fields})
         # not ready: the pool would take it
-        job = self._queue.put(envelope.encode(buried), delay=3600)
+        job = self._queue.put(envelope.encode(buried), delay=3600, tube=tube)
         self._queue.reserve_job(job)
         self._queue.bury(job)
         return buried.id
 
     # -- what there is -------------------------------------------------------------------------------------------------
+
+    @property
+    def operations(self) -> Operations:
+        """What is done here by anybody of any name."""
+        return Operations(load(str(self._pool.config), {}), actor="anna")
 
     def pages(self) -> list[str]:
         """The paths of all pages that need no more than the path."""

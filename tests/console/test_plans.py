@@ -10,6 +10,7 @@ import pytest
 
 from glassq.console.console import Console
 from glassq.console.plans import MOST, ActionPlan, Plans
+from glassq.console.roles import Actor, Role
 from glassq.console.routes import ROUTES
 from glassq.delivery import decode
 from glassq.errors import NotFound
@@ -115,6 +116,7 @@ def test_a_plan_is_its_makers_alone_and_not_for_ever(house: Site, queue: Queue) 
 
 def test_of_one_maker_fifty_plans_are_kept(site: Site) -> None:
     plans = Plans(site.clock)
+    anna, bob = (Actor(name, Role.OPERATOR, "socket") for name in ("anna", "bob"))
 
     def plan(number: int, maker: str) -> ActionPlan:
         return ActionPlan(
@@ -122,6 +124,7 @@ def test_of_one_maker_fifty_plans_are_kept(site: Site) -> None:
             kind="kick",
             title="",
             maker=maker,
+            via="console/socket",
             made=site.clock(),
             chosen=0,
             work=lambda *_: Report(),
@@ -130,10 +133,10 @@ def test_of_one_maker_fifty_plans_are_kept(site: Site) -> None:
     plans.add(plan(0, "bob"))
     for number in range(MOST + 1):
         plans.add(plan(number, "anna"))
-    assert plans.get("bob0", "bob")
-    assert plans.get("anna1", "anna")
+    assert plans.get("bob0", bob)
+    assert plans.get("anna1", anna)
     with pytest.raises(NotFound):
-        plans.get("anna0", "anna")
+        plans.get("anna0", anna)
 
 
 def test_what_was_worked_or_changed_since_is_left_out(house: Site, queue: Queue) -> None:
@@ -222,7 +225,7 @@ def test_the_end_of_the_console_ends_its_runs_and_says_how_far_they_came(house: 
     wait_for(lambda: house.console.runs.get(path.rpartition("/")[2]).done, "the first one to be kicked")
     house.console.runs.close()
     (told,) = activity.newest(house.console.operations, did="kick")
-    assert (told.state, told.actor, told.via, told.chosen) == ("interrupted", OPERATOR, "console", 50)
+    assert (told.state, told.actor, told.via, told.chosen) == ("interrupted", OPERATOR, "console/socket", 50)
     assert 0 < told.done < 50
     assert told.command == f"glassq kick --where cause={cause(house)} --rate 2/s"
     look(house)
@@ -261,9 +264,21 @@ def test_a_canary_that_fails_again_leaves_the_rest(house: Site, queue: Queue, wo
     worker(False)
     browser = house.signed_in()
     plan = location(browser.post("/plan/kick", {"cause": cause(house)}), "/plans/")
-    run = ended(browser, location(browser.post(plan, {"pace": "canary", "rate": "20/s"}), "/runs/"))
+    run_path = location(browser.post(plan, {"pace": "canary", "rate": "20/s"}), "/runs/")
+    run = ended(browser, run_path)
     assert (run["state"], run["sums"]["kicked"]) == ("stopped", 1)
-    assert "29 were left buried" in run["failed"][0]
+    assert (run["left"], run["stopped_by"], len(run["failed"])) == (29, "itself", 1)
+    page = browser.get(run_path)
+    words = words_of(page)
+    assert "It stopped by itself: 1 of 1 failed again. 29 were not touched, and lie buried." in words
+    assert f'href="/d/{run["failed"][0]["id"]}"' in page.text
+    assert f'href="/buried/{cause(house)}"' in page.text
+    assert "Try one again" in words
+    # the rest after all: the same again, and no trial is proposed
+    form = {"cause": cause(house), "pace": "all"}
+    rest = browser.get(location(browser.post("/plan/kick", form), "/plans/")).text
+    assert 'value="all" checked' in rest
+    assert 'value="canary" checked' not in rest
     assert queue.stats_tube().buried == 30
 
 
@@ -390,8 +405,8 @@ def test_a_pause_holds_the_work_and_the_trail_has_it(house: Site, queue: Queue) 
     assert queue.reserve(0) is not None
     told = [each for each in activity.newest(house.console.operations) if each.did != "sign-in"]
     assert [(each.did, each.actor, each.via, each.command) for each in told] == [
-        ("resume", OPERATOR, "console", "glassq resume"),
-        ("pause", OPERATOR, "console", "glassq pause --for 30m"),
+        ("resume", OPERATOR, "console/socket", "glassq resume"),
+        ("pause", OPERATOR, "console/socket", "glassq pause --for 30m"),
     ]
 
 

@@ -58,6 +58,7 @@ def add(app: App, user: str, file: Path) -> None:
             f"consent again, with the scope {GLASS_SCOPES[0]}"
         )
     _store(app).add(user, consent.refresh_token, consent.scopes)
+    app.has_done("users add", filter_=f"user={user}")
     click.echo(f"stored the consent of {line(user)}")
 
 
@@ -87,6 +88,7 @@ def list_(app: App, as_json: bool) -> int:
 def remove(app: App, user: str) -> int:
     """Forget USER's consent."""
     removed = _store(app).remove(user)
+    app.has_done("users remove", done=int(removed), filter_=f"user={user}")
     what = "removed the consent of" if removed else "there is no consent of"
     click.echo(f"{what} {line(user)}", err=not removed)
     return int(not removed)
@@ -117,6 +119,8 @@ def new_key(app: App) -> None:
         file.write(new_key() + "\n")
         file.flush()
         os.fsync(descriptor)
+    # it stands at the beginning of an installation: there may be no ledger yet
+    app.has_done("users new-key", filter_=str(path), warn=False)
     click.echo(f"wrote a new key to {path}: keep a copy where the stored consents are not")
 
 
@@ -145,6 +149,7 @@ def subscribe(app: App, user: str, collection: str, callback: str, operations: t
         made = subscriptions.subscribe(settings, user, collection, callback, token, operations)
     except ValueError as error:
         raise click.UsageError(line(str(error))) from None
+    app.has_done("subscribe", filter_=f"user={user} collection={collection}")
     if as_json:
         print_json(made)
     else:

@@ -182,11 +182,12 @@ function setHeld(value) { held = value; stored.set("held", value ? "1" : ""); sh
 
 let last = null;
 function choose(box, range) {
-  const boxes = $$("[data-chooser] input[type=checkbox]");
+  const boxes = $$("[data-chooser] input[name=id]");
   const from = boxes.indexOf(last), to = boxes.indexOf(box);
   if (range && from >= 0) for (const each of boxes.slice(Math.min(from, to), Math.max(from, to) + 1)) each.checked = box.checked;
   last = box;
   const many = boxes.filter((each) => each.checked).length;
+  for (const every of $$("[data-all]")) { every.checked = many > 0 && many === boxes.length; every.indeterminate = many > 0 && many < boxes.length; }
   for (const words of $$("[data-marked]")) put(words, many ? `${many} chosen` : "Choose some with their boxes");
   showFrozen();
 }
@@ -217,7 +218,7 @@ function tick(range) {
 const KEYS = {
   "/": () => { $(".find")?.classList.add("here"); $("#find")?.focus(); $("#find")?.select(); },
   j: () => step(1), k: () => step(-1), x: () => tick(false), X: () => tick(true),
-  "?": help, g: () => { went = Date.now(); },
+  a: () => $("[data-all]")?.click(), "?": help, g: () => { went = Date.now(); },
 };
 
 function onKey(event) {
@@ -233,13 +234,13 @@ function onKey(event) {
     if (field.matches?.("button, input, summary, a")) return;
     if (interval() < Infinity) { setHeld(!held); show(); }
   } else if (KEYS[event.key]) KEYS[event.key]();
-  else if ("tpsuc".includes(event.key)) press(event.key);
+  else if ("tplesu[]".includes(event.key)) press(event.key);
   else return;
   event.preventDefault();
 }
 
 const HELP = [["g o, g b, g q, g l, g a ...", "overview, buried, queues, live, activity ..."], ["/", "find"], ["j k", "next, previous row"],
-  ["x, shift-x", "choose a row, or all to here"], ["Enter", "open, or press what has the focus"], ["t", "try one"], ["p", "plan"],
+  ["x, shift-x, a", "choose a row, all to here, or all that are listed"], ["[ ]", "newer, older part of a list"], ["Enter", "open, or press what has the focus"], ["l", "look at what the verdict, or a run, is about"], ["t", "try one"], ["p", "plan"], ["e", "archive"],
   ["s", "stop a run"], ["u", "undo a run"], ["Space", "freeze what is live"], ["Esc", "out of a field"], ["?", "this"]];
 
 function help() {
@@ -300,10 +301,15 @@ function prepare() {
 }
 
 document.addEventListener("keydown", onKey);
-document.addEventListener("change", (event) => { if (event.target.closest?.("[data-chooser]") && event.target.type === "checkbox") choose(event.target, false); });
+document.addEventListener("change", (event) => {
+  const box = event.target;
+  if (!box.closest?.("[data-chooser]") || box.type !== "checkbox") return;
+  if ("all" in box.dataset) for (const each of $$("[data-chooser] input[name=id]")) each.checked = box.checked;
+  choose(box, false);
+});
 document.addEventListener("click", (event) => {
   const target = event.target;
-  if (event.shiftKey && target.matches("[data-chooser] input[type=checkbox]")) choose(target, true);
+  if (event.shiftKey && target.matches("[data-chooser] input[name=id]")) choose(target, true);
   const button = target.closest?.("button");
   if (button?.dataset.copy) copy(button);
   if (button && "zone" in button.dataset) { here = !here; stored.set("zone", here ? "here" : ""); showTimes(); }

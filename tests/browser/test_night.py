@@ -1,0 +1,79 @@
+"""The night of five causes, by keyboard alone: a real pool has worked and buried it all, and works it again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.browser.conftest import Tab
+from tests.browser.night import CAUSES, Night
+
+if TYPE_CHECKING:
+    import pytest
+    from playwright.sync_api import Browser
+
+# From the overview to "nothing is wrong". Whoever needs more has made the night longer; whoever needs fewer says so.
+KEYS = 20
+
+
+def test_a_night_of_five_causes_takes_twenty_keys(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with Night(tmp_path_factory.mktemp("night")) as night:
+        context = browser.new_context()
+        tab = Tab(context.new_page(), night.url)
+        tab.page.goto(night.link())
+        tab.press("Enter")
+        tab.at("/$")
+        tab.keys = 0
+        # the biggest: a target is down, and stays down: a trial stops by itself
+        tab.sees("maps answered 503", "#verdict")
+        tab.press("l")
+        tab.at("/buried/")
+        tab.press("p")
+        _carry_out(tab)
+        tab.sees("It stopped by itself: 1 of 1 failed again.", "#why")
+        tab.sees(f"{CAUSES['maps'] - 1} were not touched", "#why")
+        tab.sees("ConnectionError: maps answered 503", "#why")
+        # so it is kept for the morning: a file, and Undo
+        tab.press("e")
+        _carry_out(tab)
+        _ends(tab, CAUSES["maps"])
+        # what a release had broken, and the next one mended; and an outage that is over: one, then the rest
+        for words, count in (("KeyError", CAUSES["broken"]), ("photos answered 503", CAUSES["photos"])):
+            tab.sees(words, "#verdict")
+            _try_then_all(tab, count)
+        # what was killed at its deadline
+        tab.sees("clock", "#verdict")
+        _try_then_all(tab, CAUSES["slow"])
+        # bytes that no handler can read
+        tab.sees("damaged", "#verdict")
+        tab.press("l")
+        tab.at("/buried/")
+        tab.press("e")
+        _carry_out(tab)
+        _ends(tab, CAUSES["garbage"])
+        tab.sees("nothing is wrong", "#verdict")
+        assert tab.keys == KEYS
+        assert night.buried() == 0
+        assert tab.said == []
+        context.close()
+
+
+def _carry_out(tab: Tab) -> None:
+    tab.at("/plans/")
+    assert tab.focused() == "Carry out"
+    tab.press("Enter")
+    tab.at("/runs/")
+
+
+def _ends(tab: Tab, count: int) -> None:
+    tab.sees(f"{count} of {count}")
+    tab.sees("done", "main .head")
+
+
+def _try_then_all(tab: Tab, count: int) -> None:
+    """One, and the others when that went well."""
+    tab.press("t")
+    _carry_out(tab)
+    _ends(tab, 1)
+    tab.press("p")
+    _carry_out(tab)
+    _ends(tab, count - 1)
