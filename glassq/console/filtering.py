@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from glassq.operations.filters import Filter
 
 # The fields of the forms, and the conditions that they stand for.
-_CONDITIONS = {"source": "source", "tube": "tube", "older": "older-than", "words": "words", "cause": "cause"}
+_CONDITIONS = {
+    "source": "source",
+    "tube": "tube",
+    "newer": "newer-than",
+    "older": "older-than",
+    "words": "words",
+    "cause": "cause",
+}
 
 
 def one_of(params: Mapping[str, str], name: str, known: Sequence[str]) -> str:

@@ -124,6 +124,10 @@ class House:
         self._queue.close()
         self._server.stop()
 
+    def stop_queue(self) -> None:
+        """The queue's server ends."""
+        self._server.stop()
+
     def console_log(self) -> str:
         """What the console has said."""
         return self._console.output() if self._console else ""

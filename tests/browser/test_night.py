@@ -36,6 +36,7 @@ def test_a_night_of_five_causes_takes_twenty_keys(browser: Browser, tmp_path_fac
         tab.press("e")
         _carry_out(tab)
         _ends(tab, CAUSES["maps"])
+        tab.page.get_by_role("button", name="Undo").wait_for()
         # what a release had broken, and the next one mended; and an outage that is over: one, then the rest
         for words, count in (("KeyError", CAUSES["broken"]), ("photos answered 503", CAUSES["photos"])):
             tab.sees(words, "#verdict")
@@ -53,7 +54,13 @@ def test_a_night_of_five_causes_takes_twenty_keys(browser: Browser, tmp_path_fac
         tab.sees("nothing is wrong", "#verdict")
         assert tab.keys == KEYS
         assert night.buried() == 0
+        assert not tab.page.title().startswith(("!", "WRONG"))
         assert tab.said == []
+        # the queue itself ends: that comes first, on every page, in its title and its icon
+        night.stop_queue()
+        tab.sees("the queue cannot be looked at", "#verdict")
+        assert tab.page.title().startswith("WRONG: ")
+        assert "icon-wrong" in (tab.page.locator("link[rel=icon]").get_attribute("href") or "")
         context.close()
 
 
@@ -77,3 +84,5 @@ def _try_then_all(tab: Tab, count: int) -> None:
     tab.press("p")
     _carry_out(tab)
     _ends(tab, count - 1)
+    if count > 12:
+        tab.sees("10 went well: the next ones follow")

@@ -8,6 +8,7 @@ import re
 import shlex
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -25,7 +26,6 @@ from tests.console.conftest import VIEWER, Browser, Site, site_of, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.queues.raw import Queue
 
@@ -221,7 +221,10 @@ def test_what_nobody_would_ask_is_no_bug_of_ours(viewer: Browser, path: str) -> 
         ("/buried?older=soon", "older-than soon"),
         ("/d/x?order=up", "order up: expected oldest or newest"),
         ("/d/x?body=html", "body html: expected text or tree"),
-        ("/buried?word=x", "there is no parameter word here: this page has group, source, tube, older, words, page"),
+        (
+            "/buried?word=x",
+            "there is no parameter word here: this page has group, source, tube, newer, older, words, page",
+        ),
         ("/health?x=1", "there is no parameter x here: this page has none"),
         ("/activity?since=soon", "since soon"),
     ],
@@ -230,6 +233,42 @@ def test_a_request_that_cannot_be_right_is_refused_in_words(viewer: Browser, pat
     answer = viewer.get(path)
     assert answer.status_code == 400
     assert says in words_of(answer)
+
+
+def test_a_delivery_leads_to_its_group_while_it_is_buried(viewer: Browser, at_work: Site) -> None:
+    (entry,) = at_work.console.census.snapshot().entries
+    answer = viewer.get(f"/d/{entry.delivery}/group")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/buried/{entry.cause.id}")
+    done = viewer.json("/live.json?state=done")[0]["delivery"]
+    answer = viewer.get(f"/d/{done}/group")
+    assert answer.status_code == 404
+    assert "is not buried (any more)" in words_of(answer)
+
+
+def test_without_words_a_search_lists_what_is_of_a_state(viewer: Browser) -> None:
+    ready = viewer.json("/search.json?state=ready")
+    assert [hit["state"] for hit in ready["hits"]] == ["ready"] * 3
+    assert ready["looked"] == ["queue: all 3 jobs that it shows"]
+    done = viewer.json("/search.json?state=done&tube=glassq")
+    assert [hit["state"] for hit in done["hits"]] == ["done"]
+    assert viewer.json("/search.json?source=nobody")["hits"] == []
+    # nothing is asked for
+    assert viewer.json("/search.json")["looked"] == []
+
+
+def test_what_is_wrong_in_queue_yaml_is_text(viewer: Browser, at_work: Site) -> None:
+    file = Path(at_work.console.settings.file).parent / "queue.yaml"
+    before = file.read_text()
+    file.write_text("queue:\n- name: '<script>alert(1)</script>'\n  rate: \"{{ 7*7 }}<svg onload=x>\"\n")
+    try:
+        at_work.console.sampler._due["queues"] = 0.0
+        with at_work.console.operations.looking() as queue:
+            at_work.console.sampler.step(queue)
+        page = viewer.get("/queues").text
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+        assert not re.search("<script>alert|<svg onload", page)
+    finally:
+        file.write_text(before)
 
 
 def test_live_can_be_narrowed(viewer: Browser) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # So many are listed one by one.
 LIMIT = 50
 # What the query may have: see docs/console.md.
-PARAMS = ("group", "source", "tube", "older", "words", "page")
+PARAMS = ("group", "source", "tube", "newer", "older", "words", "page")
 # A longer id is shortened, in characters.
 _SHORT_ID = 18
 
@@ -101,6 +101,7 @@ class Asked:
 
     source: str
     tube: str
+    newer: str
     older: str
     words: str
     any: bool
@@ -113,8 +114,8 @@ def buried(console: Console, request: PageRequest) -> Answer:
     """Groups, or with group=0 the newest one by one. Raises InvalidRequest."""
     params = request.params
     grouped = one_of(params, "group", ("1", "0")) == "1"
-    source, tube, older, words = (params.get(name, "").strip() for name in ("source", "tube", "older", "words"))
-    asked = Asked(source, tube, older, words, bool(conditions(params)))
+    names = ("source", "tube", "newer", "older", "words")
+    asked = Asked(*(params.get(name, "").strip() for name in names), any=bool(conditions(params)))
     wanted = filter_of(params)
     census = console.census.snapshot()
     if not grouped:

@@ -73,10 +73,10 @@ def delivery(console: Console, request: PageRequest) -> Answer:
 
     Raises InvalidRequest, and as `story.tell`.
     """
-    story = tell(console, request)
-    view = view_of(story)
     newest_first = one_of(request.params, "order", ("oldest", "newest")) == "newest"
     as_tree = one_of(request.params, "body", ("text", "tree")) == "tree"
+    story = tell(console, request)
+    view = view_of(story)
     events = timeline(story)
     values = {
         "view": view,
