@@ -72,16 +72,16 @@ def test_a_plan_counts_what_is_left_out_before_its_button(tab: Tab, house: House
     tab.press("j", "x", "j", "x")
     chosen = tab.page.locator("[data-row] :checked").evaluate_all("boxes => boxes.map(box => box.value)")
     # another operator is faster with one of them
-    job = house.json(f"/d/{chosen[0]}.json")["job"]["id"]
-    house.queue.kick_job(int(job))
-    wait_for(lambda: house.json(f"/d/{chosen[0]}.json").get("job") is None, "that one to be worked")
+    job, before = house.json(f"/d/{chosen[0]}.json")["job"]["id"], house.buried()
+    house.queue.kick(int(job))
+    wait_for(lambda: house.buried() == before - 1, "that one to be worked")
     tab.press("p")
     tab.at("/plans/")
     tab.sees("1 chosen at")
     tab.sees("Left out:")
-    tab.sees("it was done")
     words = tab.words()
     assert words.index("Left out:") < words.index("Carry out")
+    house.wait_counted()
 
 
 def test_a_canary_that_fails_again_stops_the_rest(tab: Tab, house: House) -> None:
@@ -97,7 +97,7 @@ def test_a_canary_that_fails_again_stops_the_rest(tab: Tab, house: House) -> Non
     tab.sees("stopped", "main .head")
     tab.sees("still not there for", "#why")
     tab.sees("anna console/link")
-    wait_for(lambda: house.count("again") == before, "what failed again to be buried again")
+    wait_for(lambda: house.count("again") == before, f"{before} to be buried again: {house.json('/buried.json')}")
     # it leads to what failed again, to its group, and on
     run = tab.page.url
     tab.page.locator("#why a.mono").click()

@@ -24,12 +24,12 @@ def test_a_night_of_five_causes_takes_twenty_keys(browser: Browser, tmp_path_fac
         tab.at("/$")
         tab.keys = 0
         # the biggest: a target is down, and stays down: a trial stops by itself
-        tab.sees("maps answered 503", "#verdict")
+        tab.sees_soon("maps answered 503", "#verdict")
         tab.press("l")
         tab.at("/buried/")
         tab.press("p")
         _carry_out(tab)
-        tab.sees("It stopped by itself: 1 of 1 failed again.", "#why")
+        tab.sees_soon("It stopped by itself: 1 of 1 failed again.", "#why")
         tab.sees(f"{CAUSES['maps'] - 1} were not touched", "#why")
         tab.sees("ConnectionError: maps answered 503", "#why")
         # so it is kept for the morning: a file, and Undo
@@ -39,26 +39,26 @@ def test_a_night_of_five_causes_takes_twenty_keys(browser: Browser, tmp_path_fac
         tab.page.get_by_role("button", name="Undo").wait_for()
         # what a release had broken, and the next one mended; and an outage that is over: one, then the rest
         for words, count in (("KeyError", CAUSES["broken"]), ("photos answered 503", CAUSES["photos"])):
-            tab.sees(words, "#verdict")
+            tab.sees_soon(words, "#verdict")
             _try_then_all(tab, count)
         # what was killed at its deadline
-        tab.sees("clock", "#verdict")
+        tab.sees_soon("clock", "#verdict")
         _try_then_all(tab, CAUSES["slow"])
         # bytes that no handler can read
-        tab.sees("damaged", "#verdict")
+        tab.sees_soon("damaged", "#verdict")
         tab.press("l")
         tab.at("/buried/")
         tab.press("e")
         _carry_out(tab)
         _ends(tab, CAUSES["garbage"])
-        tab.sees("nothing is wrong", "#verdict")
+        tab.sees_soon("nothing is wrong", "#verdict")
         assert tab.keys == KEYS
         assert night.buried() == 0
         assert not tab.page.title().startswith(("!", "WRONG"))
         assert tab.said == []
         # the queue itself ends: that comes first, on every page, in its title and its icon
         night.stop_queue()
-        tab.sees("the queue cannot be looked at", "#verdict")
+        tab.sees_soon("the queue cannot be looked at", "#verdict")
         assert tab.page.title().startswith("WRONG: ")
         assert "icon-wrong" in (tab.page.locator("link[rel=icon]").get_attribute("href") or "")
         context.close()
@@ -72,8 +72,8 @@ def _carry_out(tab: Tab) -> None:
 
 
 def _ends(tab: Tab, count: int) -> None:
+    tab.sees_soon("done", "main .head")
     tab.sees(f"{count} of {count}")
-    tab.sees("done", "main .head")
 
 
 def _try_then_all(tab: Tab, count: int) -> None:

@@ -180,6 +180,7 @@ LOOKS = {
     "queue check",
     "queues",
     "routes",
+    "routes test",
     "schedules",
     "show",
     "sources",

@@ -9,7 +9,6 @@ import pytest
 from glassq import delivery as envelope
 from glassq.bodies import DirectoryBodies
 from glassq.bodies.sweep import GRACE, SAFE_AGE
-from glassq.ledger import open_ledger
 from tests.bodies.test_directory import states
 from tests.bodies.test_sweep import aged
 from tests.cli.conftest import put
@@ -54,7 +53,7 @@ def test_a_sweep_looks_at_all_jobs_now(queue: Queue, cli: Cli, store: DirectoryB
     orphan, named = aged(store, SAFE_AGE + 10), aged(store, SAFE_AGE + 10)
     delivery = envelope.new("mirror", b"", {}, stored=envelope.StoredBody(1, "0" * 64), key=named)
     put(queue, delivery, "buried")
-    open_ledger(cli.ledger).close()
+    cli.record(delivery, "buried")
     assert cli("bodies", "sweep").out == "1 removed, 1 put aside that no job names\n"
     assert states(store) == {orphan: "done", named: "live"}
     assert cli("bodies", "sweep", "--json").json == {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.dev.simulator.glass import SimulatedGlass
-from glassq.ledger import open_ledger
+from tests.cli.conftest import a_delivery
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +74,7 @@ def test_users_are_added_listed_and_removed(glass: Cli) -> None:
 
 
 def test_who_added_and_removed_whom_stands_in_the_activity(glass: Cli) -> None:
-    open_ledger(glass.ledger).close()
+    glass.record(a_delivery(), "done")
     with SimulatedGlass() as simulated:
         command = subscribed(glass, simulated, "--callback", "https://glass.example/hooks/mirror")
         assert glass(*command).code == 0

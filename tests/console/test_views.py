@@ -133,12 +133,11 @@ def test_the_overview_says_what_is_urgent_and_how_much_waits(viewer: Browser, at
     assert "Pause 30 min" in operator.text
 
 
-@pytest.mark.parametrize("hours", ["1", "6", "24", "7", "x", "-1", "1" * 400])
+@pytest.mark.parametrize("hours", ["", "1", "6", "24"])
 def test_charts_are_of_one_of_three_times(viewer: Browser, hours: str) -> None:
     answer = viewer.get(f"/?hours={hours}")
     assert answer.status_code == 200
-    chosen = hours if hours in ("6", "24") else "1"
-    assert f'<b aria-current="true">{chosen} h</b>' in answer.text
+    assert f'<b aria-current="true">{hours or 1} h</b>' in answer.text
 
 
 def test_queues_show_their_rate_and_when_they_are_empty(viewer: Browser) -> None:
@@ -215,10 +214,11 @@ def test_what_nobody_would_ask_is_no_bug_of_ours(viewer: Browser, path: str) -> 
         ("/live?state=gone", "state gone: expected done, dropped, retrying, buried, archived or deleted"),
         ("/search?state=gone", "state gone: expected done"),
         ("/?hours=7", "hours 7: expected 1, 6 or 24"),
+        (f"/?hours={'1' * 400}", "expected 1, 6 or 24"),
         ("/queues/glassq?hours=x", "hours x: expected 1, 6 or 24"),
         ("/buried?group=2", "group 2: expected 1 or 0"),
         ("/buried?group=0&page=0", "page 0: expected a number from 1"),
-        ("/buried?older=soon", "older-than soon"),
+        ("/buried?older=soon", "older-than"),
         ("/d/x?order=up", "order up: expected oldest or newest"),
         ("/d/x?body=html", "body html: expected text or tree"),
         (

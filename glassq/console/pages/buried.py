@@ -95,7 +95,7 @@ class PartShown:
     older: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """The filter as the form shows it again."""
 
@@ -114,8 +114,8 @@ def buried(console: Console, request: PageRequest) -> Answer:
     """Groups, or with group=0 the newest one by one. Raises InvalidRequest."""
     params = request.params
     grouped = one_of(params, "group", ("1", "0")) == "1"
-    names = ("source", "tube", "newer", "older", "words")
-    asked = Asked(*(params.get(name, "").strip() for name in names), any=bool(conditions(params)))
+    given = {name: params.get(name, "").strip() for name in ("source", "tube", "newer", "older", "words")}
+    asked = Asked(**given, any=bool(conditions(params)))
     wanted = filter_of(params)
     census = console.census.snapshot()
     if not grouped:

@@ -112,6 +112,7 @@ function lost(now) {
   put($("#lost"), now ? "the console does not answer, or your session is over: what you see may be old" : "");
 }
 
+const WRONG = /^(WRONG: |! )?/;
 function show(anyway = false) {
   if (waiting && (anyway || !frozen())) {
     const page = waiting;
@@ -122,7 +123,8 @@ function show(anyway = false) {
       const old = document.getElementById(fresh.id);
       if (old) replace(old, fresh);
     }
-    if (same) document.title = page.title;
+    // of another page's title only whether something is wrong
+    document.title = same ? page.title : page.title.match(WRONG)[0] + document.title.replace(WRONG, "");
     const icon = $("link[rel=icon]"), next = $("link[rel=icon]", page);
     if (icon && next && icon.href !== next.href) icon.href = next.getAttribute("href");
     prepare();
@@ -204,9 +206,11 @@ function step(by) {
   if (next) ($("[data-open]", next) ?? $("a, button, input", next))?.focus();
 }
 
-// The button of this key: in the row that has the focus, else the first of the page, else that of the verdict.
+// The button of this key: that for the rows that are chosen, else in the row that has the focus, else the first of the
+// page, else that of the verdict.
 function press(key) {
-  const places = [current(), $("main"), $("#verdict")].filter(Boolean);
+  const chooser = $("[data-chooser] input[name=id]:checked")?.closest("[data-chooser]");
+  const places = [chooser, current(), $("main"), $("#verdict")].filter(Boolean);
   places.map((place) => $(`[data-key="${key}"]:is(button, a)`, place)).find(Boolean)?.click();
 }
 
