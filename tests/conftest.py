@@ -231,7 +231,8 @@ class Beanstalkd:
             pytest.skip("beanstalkd is missing: make setup")
         self._process = Process([program, *where, *binlog, *self._options], self._log)
         try:
-            wait_for(self.answers, "beanstalkd to answer")
+            wait_for(lambda: self.answers() or not self.running(), "beanstalkd to answer")
+            assert self.running(), f"beanstalkd has ended: {self._log.read_text(errors='replace')}"
         except BaseException:
             self.stop()
             raise
@@ -244,6 +245,9 @@ class Beanstalkd:
             return False
         finally:
             queue.close()
+
+    def running(self) -> bool:
+        return self._process is not None and self._process.running()
 
     def queue(self, *, require_durable: bool = False, timeout: float = 20.0) -> Queue:
         settings = msgspec.structs.replace(self.settings, timeout=Duration(timeout))

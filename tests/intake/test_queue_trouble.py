@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from glassq.errors import NotDurable
 from tests.conftest import Beanstalkd, wait_for
 from tests.intake.conftest import empty
 from tests.intake.wire import HEALTH, Answer, body, request
+from tests.queues.binlog import break_binlog, failing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -266,39 +266,18 @@ def test_pings_to_a_queue_whose_disk_is_full_are_journaled(tmp_path: Path, start
         server.stop()
 
 
-class FailingDisk(Beanstalkd):
-    """Its writes fail from `fail` on, and do not kill it."""
-
-    def __init__(self, directory: Path) -> None:
-        beanstalkd = shutil.which("beanstalkd")
-        self._wrapper = directory / "bin"
-        self._wrapper.mkdir()
-        script = self._wrapper / "beanstalkd"
-        script.write_text(f"#!/bin/sh\ntrap '' XFSZ\nexec {beanstalkd} \"$@\"\n")
-        script.chmod(0o755)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PATH", str(self._wrapper), prepend=":")
-            super().__init__(directory)
-
-    def fail(self) -> None:
-        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (1, 1))
-
-
 @pytest.fixture
-def failing_disk(tmp_path: Path) -> Iterator[FailingDisk]:
-    if shutil.which("beanstalkd") is None:
-        pytest.skip("beanstalkd is missing: make setup")
-    server = FailingDisk(tmp_path)
-    yield server
-    server.stop()
+def failing_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beanstalkd]:
+    with failing(tmp_path, monkeypatch) as server:
+        yield server
 
 
 def test_62_after_a_failed_write_nothing_is_acknowledged_that_lies_in_memory_only(
-    failing_disk: FailingDisk, start_web: Callable[..., Web]
+    failing_disk: Beanstalkd, start_web: Callable[..., Web]
 ) -> None:
     web = start_web(failing_disk.url)
     assert web.ask(PING).status == 200
-    failing_disk.fail()
+    break_binlog(failing_disk)
     # beanstalkd says BURIED once, and INSERTED ever after
     assert [web.ask(PING).status for _ in range(5)] == [200] * 5
     assert "its binlog failed" in web.log()
@@ -308,11 +287,11 @@ def test_62_after_a_failed_write_nothing_is_acknowledged_that_lies_in_memory_onl
 
 
 def test_what_was_acknowledged_just_before_the_disk_was_found_failing_is_kept_too(
-    failing_disk: FailingDisk, start_web: Callable[..., Web]
+    failing_disk: Beanstalkd, start_web: Callable[..., Web]
 ) -> None:
     web = start_web(failing_disk.url)
     assert web.ask(PING).status == 200
-    failing_disk.fail()
+    break_binlog(failing_disk)
     other = failing_disk.queue()
     # somebody else hears of it, and our next pings are told INSERTED
     with pytest.raises(NotDurable):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import shutil
 import signal
 from contextlib import closing, contextmanager, suppress
@@ -26,7 +27,7 @@ def breakable_program(directory: Path) -> Path:
     directory.mkdir()
     wrapper = directory / "beanstalkd"
     if real is not None:
-        wrapper.write_text(f"#!/bin/sh\ntrap '' XFSZ\nexec {real} \"$@\"\n")
+        wrapper.write_text(f"#!/bin/sh\ntrap '' XFSZ\nexec {shlex.quote(real)} \"$@\"\n")
         wrapper.chmod(0o755)
     return wrapper
 

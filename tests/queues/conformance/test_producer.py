@@ -65,7 +65,8 @@ def test_a_batch_is_put_in_order_and_each_job_has_its_answer(roles: Roles) -> No
     assert roles.there() == [("delayed", b"4"), ("ready", b"1"), ("ready", b"2"), ("ready", b"3")]
     assert roles.counts(roles.other).ready == 1
     receiver = roles.receiver()
-    assert [roles.take(receiver).body for _ in range(2)] == [b"1", b"3"]
+    came = [roles.take(receiver).body for _ in range(2)]
+    assert (sorted(came), came == [b"1", b"3"] or not roles.able.oldest) == ([b"1", b"3"], True)
 
 
 def test_no_job_is_no_answer(roles: Roles) -> None:
