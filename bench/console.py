@@ -2,8 +2,8 @@
 
 A queue holds very many buried deliveries, and the ledger as many rows; a pool works beside a console that eight clients
 poll, as open tabs do. The pool drains in turn with them and without: then the console's processes are stopped, and
-nobody asks. Printed are the times of the pages after the first census, the memory of the console, and the ratio of the
-drains.
+nobody asks. Printed are what the first census costs, the times of the pages after it and the processor's time for each,
+the memory of the console, its share of a processor beside the drain, and the ratio of the drains.
 """
 
 from __future__ import annotations
@@ -15,42 +15,86 @@ import multiprocessing
 import os
 import re
 import signal
-import socket
-import sqlite3
 import statistics
 import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack, closing, contextmanager
-from datetime import UTC, datetime, timedelta
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import backlog
+import console_scene as scene
 import servers
 from measure import PAUSE, compared, say
-from msgspec.structs import replace
-
-from glassq import delivery as envelope
-from glassq.delivery import Evidence
-from glassq.ledger import Entry, open_ledger
-from glassq.settings import LedgerSettings
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 CHILDREN, CLIENTS = 2, 8
-PACKET = 200
 # The reaches: ms of a page, MiB of the console, and the share of the drain without it.
 MAX_PAGE_MS, MAX_MIB, MIN_RATIO = 50, 100, 0.95
 # What the clients look at, in turn, and how often, in seconds.
 TABS = (("/", 5.0), ("/buried", 5.0), ("/live", 2.0), ("/queues", 5.0))
-CAUSES = ("503 Service Unavailable from photos", "KeyError: 'photo'", "took longer than 60 s", "no consent of user {}")
 # The census may take so long, in seconds.
-PATIENCE = 600.0
+PATIENCE = 1_200.0
+# Between two requests, in seconds: a session may ask 20 times a second.
+APART = 0.06
+TICK = os.sysconf("SC_CLK_TCK")
+# Every kind of page; GROUP, DELIVERY, BEGINNING and DONE stand for ids.
+PAGES = (
+    "/",
+    "/?hours=24",
+    "/buried",
+    "/buried?source=mirror",
+    "/buried?older=1h",
+    "/buried?words=photo",
+    "/buried?group=0",
+    "/buried?group=0&older=1h",
+    "/buried/GROUP",
+    "/d/DELIVERY",
+    "/d/DELIVERY/body",
+    "/d/DELIVERY/edit",
+    "/d/BEGINNING",
+    "/d/DONE",
+    "/search",
+    "/search?q=photo",
+    "/search?q=zzzz",
+    "/search?q=DELIVERY",
+    "/search?q=user-777",
+    "/queues",
+    "/queues/glassq",
+    "/sources",
+    "/sources/mirror",
+    "/schedules",
+    "/live",
+    "/live?state=buried",
+    "/live?state=retrying",
+    "/live?state=deleted",
+    "/live?source=github",
+    "/live?tube=glassq.queue.other",
+    "/health",
+    "/activity",
+    "/activity?who=nobody",
+    "/activity?did=kick&since=1h",
+)
+
+
+class Spent(NamedTuple):
+    """Processor's time of some processes from a moment on."""
+
+    pids: Sequence[int]
+    before: float
+
+    @classmethod
+    def of(cls, *pids: int) -> Spent:
+        return cls(pids, sum(map(cpu, pids)))
+
+    def seconds(self) -> float:
+        return sum(map(cpu, self.pids)) - self.before
 
 
 class Visitor:
@@ -59,63 +103,30 @@ class Visitor:
     def __init__(self, port: int, cookie: str = "") -> None:
         self.port = port
         self.cookie = cookie
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        self._tags: dict[str, str] = {}
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
-    def ask(self, method: str, path: str, body: str = "") -> tuple[int, bytes]:
+    def ask(self, method: str, path: str, body: str = "", *, live: bool = False) -> tuple[int, bytes]:
+        """The status and the body; with `live` as a page asks for its own live parts. A redirect's body is its path."""
         headers = {"Host": f"localhost:{self.port}", "Accept": "text/html", "Cookie": self.cookie}
         headers |= {"Sec-Fetch-Site": "same-origin", "Content-Type": "application/x-www-form-urlencoded"}
+        if live:
+            headers |= {"Glassq-Live": "1", "If-None-Match": self._tags.get(path, "")}
         self._connection.request(method, path, body, headers)
         answer = self._connection.getresponse()
         if cookie := answer.headers.get("Set-Cookie"):
             self.cookie = cookie.partition(";")[0]
-        return answer.status, answer.read()
+        if tag := answer.headers.get("ETag"):
+            self._tags[path] = tag
+        text = answer.read()
+        return answer.status, (answer.headers.get("Location") or "").encode() or text
 
-
-def bury(port: int, many: int) -> None:
-    """Puts so many deliveries and buries them, before there is a pool."""
-    now = datetime.now(UTC)
-    with socket.create_connection(("127.0.0.1", port)) as sock, sock.makefile("rb") as answers:
-        sock.sendall(b"use glassq\r\n")
-        answers.readline()
-        for numbers in (range(first, min(first + PACKET, many)) for first in range(0, many, PACKET)):
-            bodies = [_failed(number, now) for number in numbers]
-            sock.sendall(b"".join(b"put 1024 0 120 %d\r\n%b\r\n" % (len(body), body) for body in bodies))
-            ids = [int(answers.readline().split()[1]) for _ in bodies]
-            sock.sendall(b"".join(b"reserve-job %d\r\nbury %d 1024\r\n" % (job, job) for job in ids))
-            for _ in ids:
-                size = int(answers.readline().split()[2])
-                answers.read(size + 2)
-                answers.readline()
-
-
-def _failed(number: int, now: datetime) -> bytes:
-    words = CAUSES[number % len(CAUSES)].format(number)
-    at = now - timedelta(seconds=number % 40_000)
-    failure = Evidence(attempt=1, outcome="bury", error="HttpError", message=words, at=at, duration=0.1, host="a")
-    ping = json.dumps({"collection": "timeline", "itemId": f"item-{number}", "userToken": f"user-{number}"}).encode()
-    made = envelope.new("mirror", ping, {"collection": "timeline", "operation": "INSERT"})
-    return envelope.encode(replace(made, buried=words, evidence=(failure,)))
-
-
-def record(file: Path, rows: int) -> None:
-    """A ledger with so many rows of the last day."""
-    ledger = open_ledger(LedgerSettings(url=f"sqlite:///{file}"))
-    now = datetime.now(UTC)
-    ledger.record(Entry("first", "mirror", now, "done", 1, now, 0.1))
-    ledger.close()
-
-    def stamp(number: int) -> str:
-        return (now - timedelta(seconds=86_400 * number / rows)).isoformat(timespec="microseconds")[:-6] + "Z"
-
-    with closing(sqlite3.connect(file)) as database, database:
-        database.executemany(
-            "INSERT INTO deliveries (delivery, source, received, state, attempts, updated, duration, job, result,"
-            " reason, started, tube) VALUES (?, 'mirror', ?, ?, 1, ?, 0.1, '', 'stored a photo', '', ?, 'glassq')",
-            (
-                (f"01a2{n:032x}", stamp(n), "retrying" if n % 50 == 0 else "done", stamp(n), stamp(n))
-                for n in range(rows)
-            ),
-        )
+    def post(self, path: str, body: str) -> str:
+        """Where the form leads to."""
+        status, there = self.ask("POST", path, body)
+        if status != 303:
+            sys.exit(f"bench: {path} answers {status}: {there[:500]!r}")
+        return there.decode()
 
 
 @contextmanager
@@ -147,21 +158,31 @@ def until_counted(visitor: Visitor, buried: int) -> float:
     sys.exit("bench: the census does not end")
 
 
-def pages(visitor: Visitor, times: int = 30) -> dict[str, list[float]]:
-    """The ms that each page takes, one request after the other."""
-    groups = json.loads(visitor.ask("GET", "/buried.json")[1])["groups"]
-    paths = (*(path for path, _ in TABS), f"/buried/{groups[0]['id']}", "/buried?group=0", "/activity", "/sources")
-    found: dict[str, list[float]] = {}
-    for path in paths:
+def pages(visitor: Visitor, pid: int, times: int) -> Iterator[str]:
+    """A line for each page: its times, one request after the other, and what they cost the console."""
+    group = json.loads(visitor.ask("GET", "/buried.json")[1])["groups"][0]
+    known = {
+        "GROUP": group["id"],
+        "DELIVERY": group["example"],
+        "BEGINNING": group["example"][:-4],
+        "DONE": scene.done(7),
+    }
+    paths = [re.sub("[A-Z]{4,}", lambda found: known[found[0]], path) for path in PAGES]
+    paths += [visitor.post("/plan/archive", "all=1"), visitor.post("/plan/kick", f"cause={group['id']}")]
+    one = visitor.post("/plan/kick", f"cause={group['id']}&try=1")
+    paths += [visitor.post(one, "pace=all")]
+    twins = (path.replace("?", ".json?") if "?" in path else f"{path}.json" for path in paths if path[1:2] != "?")
+    for path in (*paths, "/.json", *twins):
+        spent, took = Spent.of(pid), []
         for _ in range(times):
             began = time.perf_counter()
-            status, _text = visitor.ask("GET", path)
-            found.setdefault(path, []).append((time.perf_counter() - began) * 1_000)
-            # a session may ask 20 times a second
-            time.sleep(0.06)
-            if status != 200:
-                sys.exit(f"bench: {path} answers {status}")
-    return found
+            status, text = visitor.ask("GET", path)
+            took.append((time.perf_counter() - began) * 1_000)
+            time.sleep(APART)
+            if status not in (200, 303):
+                sys.exit(f"bench: {path} answers {status}: {text[:500]!r}")
+        own = spent.seconds() * 1_000 / times
+        yield f"{path:60.60} {statistics.median(took):7.1f} {max(took):7.1f} {own:7.1f}"
 
 
 def poll(port: int, cookie: str) -> None:
@@ -171,7 +192,7 @@ def poll(port: int, cookie: str) -> None:
         visitor = Visitor(port, cookie)
         time.sleep(every * number / CLIENTS)
         while True:
-            visitor.ask("GET", path)
+            visitor.ask("GET", path, live=True)
             time.sleep(every)
 
     tabs = [threading.Thread(target=tab, args=(*TABS[n % len(TABS)], n), daemon=True) for n in range(CLIENTS)]
@@ -187,10 +208,27 @@ def tree(pid: int) -> list[int]:
     return [pid, *(each for child in children for each in tree(int(child)))]
 
 
-def mebibytes(pid: int) -> float:
-    """What a process has in memory for itself, and its share of what several have."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return int(re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[1]) / 1_024  # type: ignore[index]
+def cpu(pid: int) -> float:
+    """The processor's time that the process has used, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def mebibytes(pid: int, file: str, name: str) -> float:
+    """A figure of a process's memory."""
+    found = re.search(rf"^{name}:\s+(\d+)", Path(f"/proc/{pid}/{file}").read_text(), re.MULTILINE)
+    return int(found[1]) / 1_024 if found else 0.0
+
+
+def memory(pids: Sequence[int]) -> str:
+    """What the processes have by themselves, and their shares of what several have; and the worker as top shows it."""
+    shares = [mebibytes(pid, "smaps_rollup", "Pss") for pid in pids]
+    worker = pids[-1]
+    resident, most = mebibytes(worker, "status", "VmRSS"), mebibytes(worker, "status", "VmHWM")
+    return (
+        f"memory: {max(shares):.0f} MiB, with its arbiter {sum(shares):.0f} (at most {MAX_MIB});"
+        f" resident {resident:.0f}, at most so far {most:.0f}"
+    )
 
 
 @contextmanager
@@ -215,33 +253,47 @@ def watched(started: subprocess.Popen[bytes], visitor: Visitor, *, on: bool) -> 
         clients.join()
 
 
-def measure(place: Path, *, buried: int, rows: int, rounds: int, seconds: float) -> None:
+def measure(place: Path, *, buried: int, rows: int, rounds: int, seconds: float, times: int) -> None:
     """Measures, and prints a line for each."""
-    own = f'[console]\nstate = "{place}/console"\n'
+    console_settings = f'[console]\nstate = "{place}/console"\n'
     with ExitStack() as stack:
         queue = stack.enter_context(servers.queue(place))
         say(f"console: {buried:,} buried, {rows:,} rows of the ledger")
-        bury(queue.port, buried)
-        record(place / "ledger.db", rows)
-        servers.settings(place, queue, servers.free_port(), handler="handlers:noop", processes=CHILDREN, push=own)
-        started, visitor = stack.enter_context(console(place))
-        print(f"first census: {until_counted(visitor, buried):.0f} s")
-        for path, times in pages(visitor).items():
-            half, worst = statistics.median(times), sorted(times)[int(len(times) * 0.95)]
-            print(f"{path:24} {half:6.1f} ms, 95 of 100 under {worst:6.1f} ms (at most {MAX_PAGE_MS})")
-        memory = [mebibytes(pid) for pid in tree(started.pid)]
-        print(f"memory: {max(memory):.0f} MiB, with its arbiter {sum(memory):.0f} (at most {MAX_MIB})")
+        scene.record(place / "ledger.db", rows, scene.fill(queue.port, buried, round(rows * scene.RETRYING)))
+        servers.settings(
+            place, queue, servers.free_port(), handler="handlers:noop", processes=CHILDREN, push=console_settings
+        )
         client = stack.enter_context(servers.client(queue.port))
+        server = Spent.of(int(client.stats()["pid"]))
+        started, visitor = stack.enter_context(console(place))
+        worker = tree(started.pid)[-1]
+        print(memory(tree(started.pid)))
+        took = until_counted(visitor, buried)
+        own, queue_work = cpu(worker), server.seconds()
+        print(f"first census: {took:.0f} s, of which the console worked {own:.1f}, beanstalkd {queue_work:.1f}")
+        print(memory(tree(started.pid)))
+        print(f"{'page, ms (at most ' + str(MAX_PAGE_MS) + ')':60} {'half':>7} {'worst':>7} {'worked':>7}")
+        for line in pages(visitor, worker, times):
+            print(line, flush=True)
+        print(memory(tree(started.pid)))
         client.pause_tube("glassq", PAUSE)
-        stack.enter_context(servers.pool(place, queue, CHILDREN, push=own))
+        stack.enter_context(servers.pool(place, queue, CHILDREN, push=console_settings))
         found: dict[bool, list[float]] = {True: [], False: []}
+        shares = []
         for number in range(rounds):
             for on in (True, False) if number % 2 else (False, True):
                 say(f"console: drained: round {number + 1} of {rounds}, {'with' if on else 'without'}")
                 with watched(started, visitor, on=on):
+                    spent, began = Spent.of(worker), time.perf_counter()
                     found[on].append(backlog.drained((0, queue), client, seconds))
+                    if on:
+                        shares.append(100 * spent.seconds() / (time.perf_counter() - began))
         with_it, without, ratio = compared(found[True], found[False])
         print(f"drained with {CLIENTS} clients {with_it}/s, without {without}/s: {ratio} (at least {MIN_RATIO})")
+        print(
+            f"the console took {statistics.median(shares):.1f} % of a processor meanwhile (at most {max(shares):.1f})"
+        )
+        print(memory(tree(started.pid)))
 
 
 def main() -> None:
@@ -250,10 +302,18 @@ def main() -> None:
     arguments.add_argument("--buried", type=int, default=100_000)
     arguments.add_argument("--rows", type=int, default=300_000)
     arguments.add_argument("--rounds", type=int, default=7)
+    arguments.add_argument("--times", type=int, default=30, help="that each page is asked for")
     arguments.add_argument("--seconds", type=float, default=6.0, help="of one round")
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory(prefix="glassq-bench-", dir=os.environ.get("BENCH_DIR")) as place:
-        measure(Path(place), buried=given.buried, rows=given.rows, rounds=given.rounds, seconds=given.seconds)
+        measure(
+            Path(place),
+            buried=given.buried,
+            rows=given.rows,
+            rounds=given.rounds,
+            seconds=given.seconds,
+            times=given.times,
+        )
 
 
 if __name__ == "__main__":

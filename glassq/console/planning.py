@@ -6,9 +6,10 @@ What lies buried the census knows already, so a plan of very many needs no walk 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from glassq.console.filtering import conditions, filter_of, options
 from glassq.console.plans import SAMPLE, ActionPlan, new_id, reasons
@@ -24,14 +25,14 @@ from glassq.operations.result import Did
 from glassq.operations.words import deliveries
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     from glassq.console.plans import RunFollower, Work
     from glassq.console.request import FormFields
     from glassq.operations import Operations
     from glassq.operations.census import Census
-    from glassq.operations.census_view import CensusEntry, CensusView
+    from glassq.operations.census_table import CensusRows
+    from glassq.operations.census_view import CensusView
     from glassq.operations.pace import Pace
     from glassq.operations.result import Report, Result
     from glassq.queues.base import Inspector
@@ -103,24 +104,24 @@ class Planner:
         if self._ids:
             plan = self._named(queue, kind, asked)
             return self._made(queue, kind, plan.chosen, plan.results, partial(_carry, did, plan.chosen, target), target)
-        entries: Sequence[CensusEntry] = self._entries()
+        view = self._looked()
+        entries = view.matching(self._filter, self._operations.clock())
         if kind == "move":
-            entries = [entry for entry in entries if entry.tube != target]
+            entries = entries.elsewhere(target)
         one = self._form.get("try") == "1"
         if one:
             entries = entries[:1]
         # the newest first, but for those that keep their order, or of which the oldest is to be gone first
         ordered = entries if kind == "kick" else entries[::-1]
         now = self._operations.clock()
-        work: Work = partial(_carry_entries, did, tuple(ordered), now, target)
-        chosen = tuple(_chosen(entry, now) for entry in entries[:SAMPLE])
-        refs = frozenset(entry.ref for entry in entries)
-        tubes = tuple(sorted({entry.tube for entry in entries}))
+        work: Work = partial(_carry, did, ChosenRows(ordered, now), target)
+        chosen = tuple(ChosenRows(entries[:SAMPLE], now))
         if one and chosen:
             self._ids = (chosen[0].delivery or chosen[0].ref,)
-        made = self._made(queue, kind, chosen, (), work, target, tubes)
+        made = self._made(queue, kind, chosen, (), work, target, entries.tubes)
         title = self._title(kind, len(entries), target)
-        return replace(made, chosen=len(entries), refs=refs, title=title, wanted=None if one else self._filter)
+        fixed = replace(made, chosen=len(entries), jobs=entries, title=title)
+        return fixed if one else replace(fixed, wanted=self._filter, mark=view.mark)
 
     def _named(self, queue: Inspector, kind: str, asked: Move) -> Plan:
         selection, progress = Selection(ids=self._ids), Remarks(self._notes)
@@ -130,8 +131,8 @@ class Planner:
             return archive.plan(self._operations, queue, selection, progress)
         return move.plan(self._operations, queue, replace(asked, selection=selection), progress)
 
-    def _entries(self) -> Sequence[CensusEntry]:
-        """What fits, newest first. Raises InvalidRequest, also before anybody has looked."""
+    def _looked(self) -> CensusView:
+        """What lies buried. Raises InvalidRequest before anybody has looked."""
         view = self._census.snapshot()
         if view.looked_at is None:
             why = view.trouble or "it begins with each start of the console: try again in a moment"
@@ -140,7 +141,7 @@ class Planner:
             self._notes.append("not all that lies buried was looked at yet: this is what was")
         if view.short:
             self._notes.append(view.short)
-        return view.matching(self._filter, self._operations.clock())
+        return view
 
     # -- of others -----------------------------------------------------------------------------------------------------
 
@@ -207,7 +208,7 @@ class Planner:
             made=self._operations.clock(),
             chosen=len(chosen),
             work=work,
-            refs=frozenset(each.ref for each in chosen),
+            jobs=chosen,
             sample=tuple(chosen[:SAMPLE]),
             left_out=reasons(results),
             notes=tuple(self._notes),
@@ -261,33 +262,35 @@ def check_pace(form: FormFields, otherwise: str = "canary") -> str:
 
 
 def newer_than(plan: ActionPlan, view: CensusView, now: datetime) -> int | None:
-    """How many fit by now that are not in the plan; None where nobody knows."""
-    if plan.wanted is None or plan.run:
-        return None
-    return sum(entry.ref not in plan.refs for entry in view.matching(plan.wanted, now))
+    """How many fit that were seen after the plan was made; None where nobody knows."""
+    return None if plan.wanted is None or plan.run else view.newer_than(plan.mark, plan.wanted, now)
 
 
-def _chosen(entry: CensusEntry, now: datetime) -> Chosen:
-    return Chosen(entry.ref, entry.ref, entry.delivery or None, entry.tube, "buried", entry.age(now), entry.digest)
+class ChosenRows(Sequence[Chosen]):
+    """Entries of the census as they are chosen; each is made when its turn comes, as there may be very many."""
 
+    def __init__(self, entries: CensusRows, now: datetime) -> None:
+        self._entries = entries
+        self._now = now
 
-def _carry_entries(
-    did: Did,
-    entries: Sequence[CensusEntry],
-    now: datetime,
-    target: str,
-    operations: Operations,
-    queue: Inspector,
-    progress: RunFollower,
-    pace: Pace = AT_ONCE,
-) -> Report:
-    chosen = tuple(_chosen(entry, now) for entry in entries)
-    return _carry(did, chosen, target, operations, queue, progress, pace)
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Chosen: ...
+    @overload
+    def __getitem__(self, index: slice) -> ChosenRows: ...
+    def __getitem__(self, index: int | slice) -> Chosen | ChosenRows:
+        if isinstance(index, slice):
+            return ChosenRows(self._entries[index], self._now)
+        entry = self._entries[index]
+        age = entry.age(self._now)
+        return Chosen(entry.ref, entry.ref, entry.delivery or None, entry.tube, "buried", age, entry.digest)
 
 
 def _carry(
     did: Did,
-    chosen: tuple[Chosen, ...],
+    chosen: Sequence[Chosen],
     target: str,
     operations: Operations,
     queue: Inspector,
@@ -305,7 +308,7 @@ def _carry(
 
 
 def _carry_bury(
-    chosen: tuple[Chosen, ...],
+    chosen: Sequence[Chosen],
     reason: str,
     operations: Operations,
     queue: Inspector,

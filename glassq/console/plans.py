@@ -17,13 +17,14 @@ from glassq.operations.progress import Progress
 from glassq.operations.result import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
     from glassq.console.roles import Actor
     from glassq.operations import Operations
     from glassq.operations.bulk import Chosen
+    from glassq.operations.census_table import CensusEntry
     from glassq.operations.filters import Filter
     from glassq.operations.result import Result
     from glassq.queues.base import Inspector
@@ -54,8 +55,8 @@ class ActionPlan:
     reasons and counts. `commands` are those that do the same, by the pace; `pace` is the one that is proposed. `cause`
     is the group that it was made for, and `filter_` how it was chosen in words. `fields` are those of the form that it
     was made of, but for a trial of one: they plan the same again. `newer` is how many came since that fit as well, None
-    where nobody knows. `run` is the run that carried it out, "" before. `diff` and `digests` are those of an edited
-    copy.
+    where nobody knows: those that fit `wanted`, and that the census saw after `mark`. `jobs` are what is chosen. `run`
+    is the run that carried it out, "" before. `diff` and `digests` are those of an edited copy.
     """
 
     id: str
@@ -66,8 +67,9 @@ class ActionPlan:
     made: datetime
     chosen: int
     work: Work = field(repr=False)
-    refs: frozenset[str] = field(default=frozenset(), repr=False)
+    jobs: Sequence[Chosen | CensusEntry] = field(default=(), repr=False)
     wanted: Filter | None = None
+    mark: int = 0
     sample: tuple[Chosen, ...] = ()
     left_out: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
@@ -150,7 +152,7 @@ class Plans:
             if not plan.run:
                 plan = replace(plan, run=begin(plan))
                 # the list went to the run
-                self._plans[id_] = replace(plan, work=_over, refs=frozenset())
+                self._plans[id_] = replace(plan, work=_over, jobs=())
             return plan.run
 
     def _forget(self, newest: ActionPlan) -> None:
@@ -159,11 +161,11 @@ class Plans:
         ours = [id_ for id_, plan in alive.items() if (plan.maker, plan.via) == (newest.maker, newest.via)]
         for id_ in ours[:-MOST]:
             del alive[id_]
-        left = sum(len(plan.refs) for plan in alive.values())
+        left = sum(len(plan.jobs) for plan in alive.values())
         for id_ in list(alive)[:-1]:
             if left <= MOST_CHOSEN:
                 break
-            left -= len(alive.pop(id_).refs)
+            left -= len(alive.pop(id_).jobs)
         self._plans = alive
 
 

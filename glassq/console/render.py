@@ -102,7 +102,7 @@ def shown(value: Any) -> Any:
     """What a template puts out: of a text, all that cannot be seen is written out, but for lines and tabs."""
     if value is None:
         return ""
-    if not isinstance(value, str) or hasattr(value, "__html__"):
+    if not isinstance(value, str) or hasattr(value, "__html__") or value.isprintable():
         return value
     parts = _LINES.split(value)
     written = "".join(each if each in ("\n", "\t") else escape(each) for each in parts)

@@ -118,7 +118,7 @@ class Runs:
         operations = self._operations_for(actor)
         id_ = f"{self._instance}{new_id()}"
         run = Run(id_, plan.kind, plan.title, actor.name, operations.via, operations.clock(), plan.chosen, command)
-        run.plan, run.cause, run.fields = replace(plan, work=_done, refs=frozenset()), plan.cause, plan.fields
+        run.plan, run.cause, run.fields = replace(plan, work=_done, jobs=()), plan.cause, plan.fields
         execution = Execution(run, plan, operations, pace, self._slots, self._is_closing)
         with self._lock:
             if self._closing:
@@ -209,7 +209,7 @@ class Runs:
         finally:
             with self._lock:
                 self._stops.pop(execution.run.id, None)
-            self._left(execution.plan.refs)
+            self._left(job.ref for job in execution.plan.jobs)
 
     def _is_closing(self) -> bool:
         return self._closing

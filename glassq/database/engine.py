@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from glassq.database import locks
 from glassq.database.plain import file_of
 from glassq.database.rights import Trouble
+from glassq.database.sqlite_file import BUSY, file_problem, plain_file_of, way_out
 from glassq.descriptors import Descriptor, own_opened
 from glassq.errors import SettingsError
 from glassq.log import fields, logger
@@ -31,12 +32,6 @@ if TYPE_CHECKING:
 log = logger("glassq.database")
 
 T = TypeVar("T")
-
-# How long SQLite waits for another process's transaction, in seconds. The ledger's last try at a stop allows for it.
-BUSY = 2.0
-# What SQLite says of a file that is not, or not any more, a database.
-_DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
-
 
 # For each connection to PostgreSQL; times in seconds, the last one in milliseconds.
 _LIBPQ = {
@@ -150,6 +145,8 @@ def write_problem(text: str, key: str, needs: Needs | None = None) -> Trouble | 
     Begins a transaction and rolls it back; asks PostgreSQL about the tables that are needed. An SQLite file that is
     missing is a problem, and is not created. Raises SettingsError if the URL cannot be used.
     """
+    if (plain := plain_file_of(text)) is not None:
+        return file_problem(plain, text, key)
     url = parse_url(text, key)
     file = sqlite_file(url)
     engine = _engine(url if file is None else _in_mode(url, file, "rw"))
@@ -162,17 +159,11 @@ def write_problem(text: str, key: str, needs: Needs | None = None) -> Trouble | 
                 return Trouble(f'{key} = "{url}": cannot be written: {found.said}', found.todo)
             connection.rollback()
     except (SQLAlchemyError, OSError) as error:
-        return Trouble(f'{key} = "{url}": cannot be written: {reason_of(error)}', _way_out(error, file))
+        todo = way_out(getattr(getattr(error, "orig", None), "sqlite_errorcode", None), file)
+        return Trouble(f'{key} = "{url}": cannot be written: {reason_of(error)}', todo)
     finally:
         engine.dispose()
     return None
-
-
-def _way_out(error: Exception, file: Path | None) -> str:
-    """What helps where the file is damaged: nothing can mend it."""
-    if getattr(getattr(error, "orig", None), "sqlite_errorcode", None) not in _DAMAGED:
-        return ""
-    return f"stop what writes it, mv {file} {file}.damaged, and start that again: it begins another one"
 
 
 def owned(opened: Callable[[], T], file: Path | None, what: str) -> tuple[T, list[Descriptor]]:

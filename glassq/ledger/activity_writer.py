@@ -10,7 +10,8 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from glassq.database.plain import file_of, stamp
+from glassq.database.plain import stamp
+from glassq.database.sqlite_file import connect, plain_file_of
 from glassq.ledger.activity import COLUMNS
 from glassq.ledger.reader import LedgerReader
 from glassq.ledger.texts import storable
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from glassq.ledger.activity import Activity
     from glassq.settings import LedgerSettings
 
-# How long SQLite waits for another process's transaction, in seconds.
-BUSY = 2.0
 # Maximum lengths in characters, of the columns for names and of those for texts.
 MAX_LENGTHS = {"id": 64, "actor": 200, "via": 16, "did": 32, "state": 16, "run": 64, "cause": 64}
 MAX_TEXT = 2_000
@@ -63,7 +62,7 @@ class ActivityWriter:
         self._write(statement, {**row, "id": activity_id})
 
     def _write(self, statement: str, values: Mapping[str, Any]) -> None:
-        file = None if "?" in self._settings.url else file_of(self._settings.url)
+        file = plain_file_of(self._settings.url)
         if file is not None and self._is_ours():
             self._into_file(file, statement, values)
             return
@@ -78,9 +77,7 @@ class ActivityWriter:
 
     def _into_file(self, file: Path, statement: str, values: Mapping[str, Any]) -> None:
         try:
-            # RFC 3986 in SQLite's "URI Filenames": ?, # and % in a path must be quoted
-            uri = f"{file.absolute().as_uri()}?mode=rw"
-            with closing(sqlite3.connect(uri, uri=True, timeout=BUSY, isolation_level=None)) as connection:
+            with closing(connect(file, "rw")) as connection:
                 connection.execute(statement, values).close()
         except sqlite3.Error as error:
             raise unwritable(self._settings.url, error) from None

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from glassq.database.plain import file_of, oldest_of, stamp
+from glassq.database.plain import oldest_of, stamp
+from glassq.database.sqlite_file import connect, plain_file_of
 from glassq.delivery import decode_evidence
 from glassq.errors import LedgerError
 from glassq.ledger.activity import COLUMNS, Activity
@@ -144,7 +145,7 @@ class LedgerReader:
     """
 
     def __init__(self, settings: LedgerSettings) -> None:
-        file = None if "?" in settings.url else file_of(settings.url)
+        file = plain_file_of(settings.url)
         #: why there is nothing to read, in words; "" if there is something
         self.absent = ""
         self.keeps_bodies = True
@@ -378,8 +379,7 @@ class _SqliteReader:
     def open(cls, file: Path, url: str) -> Self | None:
         """None for a database without any table (yet). Raises SettingsError for its version, and LedgerError."""
         try:
-            # RFC 3986 in SQLite's "URI Filenames": ?, # and % in a path must be quoted
-            made = cls(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True), url)
+            made = cls(connect(file, "ro"), url)
         except sqlite3.Error as error:
             raise unreadable(url, error) from None
         try:

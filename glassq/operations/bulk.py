@@ -62,7 +62,7 @@ class Plan:
     """What is going to be done: `did` says what, to which jobs. `results` are the parts that cannot be done."""
 
     did: Did
-    chosen: tuple[Chosen, ...]
+    chosen: Sequence[Chosen]
     results: tuple[Result, ...] = ()
 
     @property

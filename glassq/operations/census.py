@@ -10,6 +10,7 @@ The first walk looks at every buried job. From then on the queue's counts say wh
 from __future__ import annotations
 
 import time
+from array import array
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
@@ -19,21 +20,23 @@ from typing import TYPE_CHECKING
 from glassq.errors import LedgerError, QueueRefused, SearchIncomplete, SettingsError, Stopped
 from glassq.log import logger
 from glassq.operations.bulk import digest_of
-from glassq.operations.census_view import BuriedKinds, CensusEntry, CensusView, by_kind, grouped
+from glassq.operations.census_table import BuriedKinds, CensusTable, Choice, RefIndex
+from glassq.operations.census_view import CensusView, grouped
 from glassq.operations.find import BURIED, buried_by_ledger, found_in, is_ours, require_lists
 from glassq.operations.novelty import new_since
 from glassq.operations.stopping import Pacer
 from glassq.operations.watcher import QueueWatcher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from glassq.operations import Operations
+    from glassq.operations.census_table import CensusEntry
     from glassq.queues.base import Inspector, Job
 
 log = logger("glassq.operations")
 
-# So many of the newest are kept, of about 300 bytes each.
+# So many of the newest are kept, of about 64 bytes each.
 MAX_ENTRIES = 200_000
 # How long it may work at one look, in seconds: a tenth of the time between two (watcher.EVERY).
 WORK = 0.5
@@ -61,12 +64,13 @@ class Census(QueueWatcher):
         self._limit = limit
         self._view = CensusView()
         self._kinds = BuriedKinds()
-        # oldest first, so that new ones come to the end
-        self._entries: dict[str, CensusEntry] = {}
-        # how many are known in each tube, and how many more there are than are kept; and all that may be gone by now
+        self._table = CensusTable()
+        # how many were seen so far, each time anew
+        self._seen = 0
+        # how many are known in each tube, and how many more there are than are kept; the rows that may be gone by now
         self._known: Counter[str] = Counter()
         self._beyond: Counter[str] = Counter()
-        self._suspects: list[str] = []
+        self._suspects = array("I")
         self._left: list[str] = []
         self._mark = self._short = ""
         self._asked = operations.clock()
@@ -140,7 +144,9 @@ class Census(QueueWatcher):
         except (LedgerError, SettingsError):
             return
         self._asked = now
-        refs = [entry.job for entry in found if queue.is_ref(entry.job) and entry.job not in self._entries]
+        named = dict.fromkeys(entry.job for entry in found if queue.is_ref(entry.job))
+        known = self._table.rows_of(named)
+        refs = [ref for ref in named if ref not in known]
         pace = self._pacer(SHARE, deadline)
         for done in range(0, len(refs), BATCH):
             pace(done, len(refs))
@@ -163,25 +169,29 @@ class Census(QueueWatcher):
         tubes, pace = list(self._counts(queue)), self._pacer(SHARE, deadline)
         with suppress(SearchIncomplete):
             jobs = queue.find(BURIED, tubes, since=self._mark, progress=pace) if tubes else ()
-            found.extend(self._entry(job) for job in jobs if job.ref not in self._entries)
+            found.extend(map(self._entry, jobs))
+        known = self._table.rows_of(entry.ref for entry in found)
         for entry in reversed(found):
-            self._add(entry)
+            if entry.ref not in known:
+                self._add(entry)
         self._mark = mark
 
     def _add(self, entry: CensusEntry) -> None:
-        self._forget(entry.ref)
-        self._entries[entry.ref] = entry
+        self._seen += 1
+        self._table.append(entry, self._seen)
         self._known[entry.tube] += 1
         self._changed = True
-        if len(self._entries) > self._limit:
-            oldest = next(iter(self._entries.values()))
-            self._forget(oldest.ref)
-            self._beyond[oldest.tube] += 1
+        if self._table.count > self._limit:
+            oldest = next(row for row in range(self._table.begin, len(self._table)) if self._table.is_there(row))
+            self._beyond[self._table.kind(oldest).tube] += 1
+            self._forget([oldest])
+            self._table.begin = oldest + 1
 
-    def _forget(self, ref: str) -> None:
-        if (entry := self._entries.pop(ref, None)) is not None:
-            self._known[entry.tube] -= 1
-            self._changed = True
+    def _forget(self, rows: Iterable[int]) -> None:
+        for row in rows:
+            if self._table.is_there(row):
+                self._known[self._table.forget(row).tube] -= 1
+                self._changed = True
 
     def _entry(self, job: Job) -> CensusEntry:
         return self._kinds.entry(found_in(self._operations, job), self._operations.clock().timestamp())
@@ -190,26 +200,26 @@ class Census(QueueWatcher):
 
     def _drop_left(self, queue: Inspector) -> None:
         refs, self._left = self._left, []
-        for done in range(0, len(refs), BATCH):
-            self._drop(queue, [ref for ref in refs[done : done + BATCH] if ref in self._entries])
+        rows = list(self._table.rows_of(refs).values())
+        for done in range(0, len(rows), BATCH):
+            self._drop(queue, rows[done : done + BATCH])
 
     def _drop_gone(self, queue: Inspector, counts: dict[str, int], deadline: float) -> None:
         """Asks the known ones of tubes that hold fewer, newest first, until the counts add up or the time is over."""
         tubes = self._surplus(counts)
         if not self._suspects:
-            self._suspects = [entry.ref for entry in self._entries.values() if entry.tube in tubes]
+            self._suspects = self._table.rows(Choice(kinds=[kind for kind in self._table.kinds if kind.tube in tubes]))
         while self._suspects and time.monotonic() < deadline:
             self._check()
-            batch = [ref for ref in self._suspects[-BATCH:] if ref in self._entries]
+            batch = [row for row in self._suspects[-BATCH:] if self._table.is_there(row)]
             del self._suspects[-BATCH:]
             self._drop(queue, batch)
         if not self._surplus(counts):
-            self._suspects = []
+            del self._suspects[:]
 
-    def _drop(self, queue: Inspector, refs: list[str]) -> None:
-        for ref, still in zip(refs, queue.still(refs, "buried"), strict=True):
-            if not still:
-                self._forget(ref)
+    def _drop(self, queue: Inspector, rows: Sequence[int]) -> None:
+        still = queue.still([self._table.ref(row) for row in rows], "buried")
+        self._forget(row for row, there in zip(rows, still, strict=True) if not there)
 
     # -- all of it -----------------------------------------------------------------------------------------------------
 
@@ -220,34 +230,41 @@ class Census(QueueWatcher):
         with suppress(QueueRefused):
             self._mark = queue.newest()
         counts = self._counts(queue)
-        walked = []
-        for entry in self._seen(queue, counts, share):
-            walked.append(entry)
-            if self._walked is None and len(walked) >= SHOW_MORE * len(self._view.entries):
-                self._show_first(counts, walked)
-            if len(walked) == self._limit:
+        table = CensusTable(min(self._limit, sum(counts.values())))
+        for entry, seen in self._found(queue, counts, share):
+            table.put_before(entry, seen)
+            if self._walked is None and table.count >= SHOW_MORE * self._view.known:
+                self._show_first(counts, table)
+            if not table.begin:
                 break
-        # two of them at once would be most of what the process has
-        self._entries.clear()
-        self._entries.update((entry.ref, entry) for entry in reversed(walked))
-        self._kinds.keep(walked)
-        self._suspects, self._changed = [], True
-        self._known = Counter(entry.tube for entry in walked)
-        self._beyond = Counter(counts) - self._known if len(walked) == self._limit else Counter()
+        whole = table.count == self._limit
+        self._table, self._suspects, self._changed = table, array("I"), True
+        self._kinds.keep(table.kinds)
+        self._known = Counter()
+        for kind, tally in table.tallies(Choice(), self._asked, self._asked).items():
+            self._known[kind.tube] += tally.count
+        self._beyond = Counter(counts) - self._known if whole else Counter()
         self._walked = time.monotonic()
         self._may_walk = self._walked + max(WALK_EVERY, (self._walked - began) / SHARE)
 
-    def _seen(self, queue: Inspector, counts: dict[str, int], share: float) -> Iterator[CensusEntry]:
-        """The entries of all that is buried, newest first, and unhurried."""
+    def _found(self, queue: Inspector, counts: dict[str, int], share: float) -> Iterator[tuple[CensusEntry, int]]:
+        """All that is buried, newest first, and unhurried; with each when it was seen."""
         self._short = ""
         pace = self._pacer(share)
         # they cost nothing where the ledger knows them all; where few are buried, among very many, they save a search
-        hints = buried_by_ledger(self._operations)
+        hints = buried_by_ledger(self._operations) if counts else []
         found = queue.find(BURIED, list(counts), hints=hints, progress=pace) if counts else ()
+        # there may be very many of them
+        del hints
+        known = RefIndex(self._table)
         try:
             for number, job in enumerate(found, 1):
-                known = self._entries.get(job.ref)
-                yield known if known and known.digest == digest_of(job.body) else self._entry(job)
+                row = known.row(job.ref)
+                if row is not None and self._table.digest(row) == digest_of(job.body):
+                    yield self._table.entry(row), self._table.seen(row)
+                else:
+                    self._seen += 1
+                    yield self._entry(job), self._seen
                 if number % BATCH == 0:
                     pace(number, 0)
         except SearchIncomplete as error:
@@ -270,24 +287,38 @@ class Census(QueueWatcher):
             return
         complete = not self._wrong(counts)
         if self._changed or time.monotonic() > self._shown + STALE:
-            self._publish(counts, tuple(reversed(self._entries.values())), complete=complete)
+            if not self._suspects:
+                self._table = self._table.tidied()
+            self._publish(counts, self._table, complete=complete)
             self._changed = False
             return
         now = self._operations.clock()
         short = self._words(counts)
         self._view = replace(view, counts=counts, looked_at=now, complete=complete, short=short, trouble="")
 
-    def _show_first(self, counts: dict[str, int], walked: list[CensusEntry]) -> None:
+    def _show_first(self, counts: dict[str, int], table: CensusTable) -> None:
         """What the first walk has found so far; not too often, as each time all of it is counted."""
         if time.monotonic() > self._shown + SHOW_EVERY:
-            self._publish(counts, tuple(walked), complete=False)
+            self._publish(counts, table, complete=False)
 
-    def _publish(self, counts: dict[str, int], entries: tuple[CensusEntry, ...], *, complete: bool) -> None:
+    def _publish(self, counts: dict[str, int], table: CensusTable, *, complete: bool) -> None:
         now = self._operations.clock()
         since = new_since(self._operations, now)
-        kinds = by_kind(entries, now, since)
-        groups = tuple(grouped(kinds, now, since))
-        self._view = CensusView(entries, kinds, groups, counts, since, now, complete, self._words(counts))
+        tallies = table.tallies(Choice(), now, since)
+        groups = tuple(grouped(tallies, "reason", now, since))
+        self._view = CensusView(
+            table=table,
+            end=len(table),
+            mark=self._seen,
+            known=table.count,
+            tallies=tallies,
+            groups=groups,
+            counts=counts,
+            new_since=since,
+            looked_at=now,
+            complete=complete,
+            short=self._words(counts),
+        )
         self._shown = time.monotonic()
 
     def _words(self, counts: dict[str, int]) -> str:

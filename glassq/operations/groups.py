@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from glassq.operations.hints import Hint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from glassq.causes import Cause
 
@@ -95,6 +96,22 @@ class Tally:
         hour = max(0, int((self.now - at) // 3_600))
         if hour < HOURS:
             self.hours[HOURS - 1 - hour] += 1
+
+    def add_all(self, times: Sequence[float]) -> None:
+        """Many more, which failed then (NaN: nobody knows when)."""
+        # without a step for each, as there may be very many; most are in order already
+        known = sorted(times if (total := sum(times)) == total else [at for at in times if at == at])
+        self.count += len(times)
+        if not known:
+            return
+        self.first = known[0] if self.first is None else min(self.first, known[0])
+        self.last = known[-1] if self.last is None else max(self.last, known[-1])
+        # clocks of hosts differ: a failure of the future is one of now
+        end = len(known)
+        for hour in range(HOURS):
+            begin = bisect_right(known, self.now - 3_600 * (hour + 1))
+            self.hours[HOURS - 1 - hour] += end - begin
+            end = begin
 
     def merge(self, other: Tally) -> None:
         """All that another one has counted, at about the same time."""

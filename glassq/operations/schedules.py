@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from glassq import delivery as envelope
+from glassq.database.sqlite_file import plain_file_of
 from glassq.errors import Conflict, LedgerError, NotFound
 from glassq.operations import following
 from glassq.operations.hints import Hint
@@ -14,7 +15,7 @@ from glassq.operations.put import PutPlan
 from glassq.operations.put import carry_out as put
 from glassq.schedules.opening import schedules_of
 from glassq.schedules.scheduler import STALE
-from glassq.schedules.table import ScheduleTable, read_states
+from glassq.schedules.state import states_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from glassq.operations import Operations
     from glassq.operations.progress import Progress
     from glassq.schedules.scheduler import Schedule
-    from glassq.schedules.table import ScheduleState
+    from glassq.schedules.state import ScheduleState
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +79,21 @@ def snapshot(operations: Operations) -> ScheduleList:
     states: Mapping[str, ScheduleState] = {}
     outcomes: dict[str, str] = {}
     try:
-        states = read_states(operations.settings.ledger.url)
+        states = _states(operations.settings.ledger.url) if schedules else {}
         outcomes = _outcomes(operations, [state.delivery for state in states.values() if state.delivery])
     except LedgerError as error:
         note = str(error)
     now = operations.clock()
     rows = [_row(schedule, states.get(schedule.name), outcomes, now, known=not note) for schedule in schedules]
     return ScheduleList(tuple(rows), note, tuple(_hints(schedules, states, now, known=not note)))
+
+
+def _states(url: str) -> Mapping[str, ScheduleState]:
+    if (plain := plain_file_of(url)) is not None:
+        return states_in(plain)
+    from glassq.schedules.table import read_states
+
+    return read_states(url)
 
 
 def _outcomes(operations: Operations, deliveries: Sequence[str]) -> dict[str, str]:
@@ -151,6 +160,8 @@ def resume(operations: Operations, names: Sequence[str]) -> None:
 
 
 def _change(operations: Operations, names: Sequence[str], *, paused: bool) -> None:
+    from glassq.schedules.table import ScheduleTable
+
     found = [_named(operations, name) for name in names]
     table, now = ScheduleTable(operations.settings.ledger.url), operations.clock()
     try:

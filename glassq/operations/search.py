@@ -171,10 +171,9 @@ def _by_name(
         entries = []
     for entry in entries:
         findings.add(_recorded(entry))
-    for buried in census.entries:
-        if buried.delivery.startswith(prefix) and not findings.full:
-            words = buried.cause.words
-            findings.add(Hit(buried.delivery, "buried", buried.source, buried.tube, buried.failed_at, "id", words))
+    for buried in census.beginning(prefix, MAX_HITS):
+        words = buried.cause.words
+        findings.add(Hit(buried.delivery, "buried", buried.source, buried.tube, buried.failed_at, "id", words))
     findings.looked.append(f"ids that begin with {prefix}: all of the ledger and of what is buried")
 
 

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from glassq.database.engine import BUSY, ReopeningEngine, parse_url, reason_of
+from glassq.database.engine import ReopeningEngine, parse_url, reason_of
 from glassq.database.pruning import Pruning
+from glassq.database.sqlite_file import BUSY
 from glassq.errors import NamesUnavailable
 from glassq.log import fields, logger
 from glassq.push import names_table as table

@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from glassq import backoff
-from glassq.database.engine import BUSY, open_engine, parse_url, reason_of
+from glassq.database.engine import open_engine, parse_url, reason_of
 from glassq.database.schema import Moment, Needs, checked_version, versions, write_version
+from glassq.database.sqlite_file import BUSY
 from glassq.errors import NamesUnavailable
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from glassq.delivery import Delivery
     from glassq.due import DueTimes
-    from glassq.schedules.table import ScheduleState, ScheduleTable
+    from glassq.schedules.state import ScheduleState
+    from glassq.schedules.table import ScheduleTable
 
 log = logger("glassq.schedules")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Literal, TypeVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -13,9 +13,11 @@ from glassq.database.engine import ReopeningEngine, open_engine, open_read_only,
 from glassq.database.schema import Moment, Needs, checked_version, write_version
 from glassq.errors import LedgerError
 from glassq.ledger import schema as ledger
+from glassq.schedules.state import ScheduleState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import datetime
 
     from sqlalchemy.engine import URL, Connection, Engine
 
@@ -49,21 +51,6 @@ schedules = sa.Table(
 )
 _COLUMNS = schedules.c
 NEEDS = Needs((schedules.name,), "schedules", VERSION)
-
-
-class ScheduleState(msgspec.Struct, frozen=True):
-    """What was put of one schedule; the fields are columns of the table.
-
-    `state` "claimed": the delivery of `last` is being put, or its host died over that.
-    """
-
-    name: str
-    last: datetime
-    state: Literal["idle", "claimed", "put"] = "idle"
-    delivery: str = ""
-    claimed: datetime | None = None
-    host: str = ""
-    paused: datetime | None = None
 
 
 class ScheduleTable:

@@ -15,6 +15,7 @@ from glassq.console.routes import ROUTES
 from glassq.delivery import decode
 from glassq.errors import NotFound
 from glassq.operations import activity
+from glassq.operations.filters import Filter
 from glassq.operations.progress import Silent
 from glassq.operations.result import Report
 from tests.cli.conftest import a_delivery, evidence, put
@@ -165,7 +166,9 @@ def test_what_is_archived_can_be_put_back_once(house: Site, queue: Queue) -> Non
     assert (back["state"], back["sums"]) == ("done", {"restored": 4})
     assert queue.stats_tube().buried == 4
     look(house)
-    assert {entry.delivery for entry in house.console.census.snapshot().entries} == {each.id for each in before}
+    assert {entry.delivery for entry in house.console.census.snapshot().matching(Filter(), house.console.clock())} == {
+        each.id for each in before
+    }
     # nothing else can be undone
     assert browser.post(f"/runs/{back['id']}/undo").status_code == 409
 
@@ -311,7 +314,7 @@ def test_chosen_ones_are_moved_and_put_aside(house: Site, queue: Queue) -> None:
     assert run["sums"] == {"buried": 1}
     look(house)
     view = house.console.census.snapshot()
-    assert {(entry.delivery, entry.tube) for entry in view.entries} == {
+    assert {(entry.delivery, entry.tube) for entry in view.matching(Filter(), house.console.clock())} == {
         (moved.id, "glassq.push.later"),
         (kept.id, "glassq"),
         (waiting.id, "glassq"),

@@ -16,6 +16,7 @@ from glassq.cli.main import LazyGroup
 from glassq.ledger import Entry, open_ledger
 from glassq.operations.activity import CameTo
 from glassq.operations.document import to_json_line
+from glassq.operations.filters import Filter
 from glassq.operations.progress import Silent
 from tests.cli.conftest import NASTY, a_delivery, evidence, put, put_bytes
 from tests.conftest import Beanstalkd
@@ -136,7 +137,7 @@ TWINS = [
 
 @pytest.mark.parametrize(("path", "words"), TWINS, ids=[path for path, _ in TWINS])
 def test_a_twin_is_what_the_command_prints(path: str, words: str, full: Site, viewer: Browser) -> None:
-    entries = full.console.census.snapshot().entries
+    entries = full.console.census.snapshot().matching(Filter(), NOW)
     with full.console.operations.ledger() as ledger:
         done = ledger.since(None, {"state": "done"}, 1)[0].delivery
     named: dict[str, Any] = {"many": of_group(full, MANY), "one": of_group(full, 1), "done": done}

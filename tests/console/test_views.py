@@ -19,6 +19,7 @@ from glassq.console.filtering import quoted
 from glassq.console.server import THREADS
 from glassq.ledger import Entry, open_ledger
 from glassq.operations import activity
+from glassq.operations.filters import Filter
 from glassq.operations.progress import Silent
 from tests.cli.conftest import NASTY, a_delivery, evidence, put
 from tests.conftest import Beanstalkd
@@ -165,7 +166,7 @@ def test_schedules_say_when_they_are_due(viewer: Browser) -> None:
 
 
 def test_a_search_that_names_one_goes_straight_there(viewer: Browser, at_work: Site) -> None:
-    entry = at_work.console.census.snapshot().entries[0]
+    entry = at_work.console.census.snapshot().matching(Filter(), NOW)[0]
     answer = viewer.get(f"/search?q={entry.delivery[:33]}")
     assert (answer.status_code, answer.headers["location"]) == (303, f"/d/{entry.delivery}")
     assert [hit["key"] for hit in viewer.json(f"/search.json?q={entry.delivery[:33]}")["hits"]] == [entry.delivery]

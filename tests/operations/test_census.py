@@ -17,7 +17,7 @@ from glassq.ledger.activity_writer import ActivityWriter
 from glassq.operations import listing
 from glassq.operations.bulk import digest_of
 from glassq.operations.census import Census
-from glassq.operations.census_view import BuriedKinds
+from glassq.operations.census_table import BuriedKinds, CensusTable, RefIndex
 from glassq.operations.filters import Filter, Selection
 from glassq.operations.find import found_in
 from glassq.operations.progress import Silent
@@ -75,6 +75,11 @@ def step(census: Census, asked: Counted) -> Counter[str]:
     return +asked.asked
 
 
+def refs(census: Census) -> list[str]:
+    """All that it knows, newest first."""
+    return [entry.ref for entry in census.snapshot().matching(Filter(), NOW)]
+
+
 def counted(census: Census) -> list[tuple[str, int]]:
     return sorted((group.cause.message, group.count) for group in census.snapshot().groups)
 
@@ -89,7 +94,7 @@ def test_the_first_walk_finds_all_and_says_the_same_as_the_command(
     step(census, asked)
     view = census.snapshot()
     assert (view.total, view.complete, view.trouble, view.short) == (4, True, "", "")
-    assert [entry.ref for entry in view.entries][1:] == [str(job) for job in reversed(jobs)]
+    assert refs(census)[1:] == [str(job) for job in reversed(jobs)]
     now = operations.clock()
     by_command = listing.buried_groups(operations, inspector, Selection(everything=True), "reason", Silent()).document()
     by_view = view.grouped(Filter(), "reason", operations.tube, now).document()
@@ -104,11 +109,67 @@ def test_an_entry_tells_what_a_plan_needs(operations: Operations, queue: Queue, 
         entry = BuriedKinds().entry(found_in(operations, job), NOW.timestamp())
         assert (entry.delivery, entry.ref, entry.tube, entry.source) == (delivery.id, job.ref, "glassq", "mirror")
         assert entry.digest == digest_of(job.body)
-        assert entry.received == delivery.received
+        assert entry.received == delivery.received.timestamp()
         assert entry.age(NOW) == pytest.approx(delivery.age(NOW))
         assert entry.failed_at == found_in(operations, job).failed_at
     damaged = BuriedKinds().entry(found_in(operations, Job("7", "glassq", "buried", b"x", 5.0)), 1_000.0)
-    assert (damaged.delivery, damaged.failed_at, damaged.received.timestamp()) == ("", None, 995.0)
+    assert (damaged.delivery, damaged.failed_at, damaged.received) == ("", None, 995.0)
+
+
+def test_a_table_gives_back_what_it_was_given(operations: Operations, queue: Queue, inspector: Inspector) -> None:
+    """Whatever references and ids are: most engines' are numbers and UUIDs."""
+    kinds, table = BuriedKinds(), CensusTable(2)
+    made = []
+    for ref, id_ in (
+        ("4", "01a20a85-49fd-788a-b96a-165e85c0ee6b"),
+        ("swf:7/x", "not-a-uuid"),
+        ("18446744073709551615", "01a20a85-49fe-788a-b96a-165e85c0ee6b"),
+        ("007", "01A20A85-49FD-788A-B96A-165E85C0EE6B"),
+        ("18446744073709551616", "01a20a85"),
+        ("9", ""),
+    ):
+        body = encode(a_delivery(id=id_, evidence=(evidence("503"),))) if id_ else b"damaged"
+        made.append(kinds.entry(found_in(operations, Job(ref, "glassq", "buried", body, 5.0)), 1_000.0))
+    for number, entry in enumerate(made[2:]):
+        table.append(entry, number)
+    table.put_before(made[1], 7)
+    table.put_before(made[0], 8)
+    rows = table.rows()
+    assert [table.entry(row) for row in rows][:5] == made[:5]
+    assert [(each.ref, each.delivery, each.failed_at) for each in (table.entry(rows[5]), made[5])] == [
+        ("9", "", None)
+    ] * 2
+    assert [table.seen(row) for row in rows] == [8, 7, 0, 1, 2, 3]
+    index = RefIndex(table)
+    assert [index.row(entry.ref) for entry in made] == list(rows)
+    assert index.row("8") is None
+    assert table.rows_of([entry.ref for entry in made] + ["8"]) == dict(zip([e.ref for e in made], rows, strict=True))
+    found = [table.delivery(row) for row in table.beginning("01a20a85", len(table))]
+    assert found == [made[2].delivery, made[0].delivery, made[4].delivery]
+    assert [table.delivery(row) for row in table.beginning("01a20a85-49fd-7", len(table))] == [made[0].delivery]
+    assert [table.delivery(row) for row in table.beginning("01a20a8549fd", len(table))] == []
+    assert [table.delivery(row) for row in table.beginning("not-a-uu", len(table))] == ["not-a-uuid"]
+    assert table.forget(rows[0]).cause == made[0].cause
+    assert (table.count, table.is_there(rows[0]), list(table.rows())) == (5, False, list(rows[1:]))
+    assert table.entry(rows[0]) == made[0]
+    assert RefIndex(table).row("4") is None
+    assert table.rows_of(["4"]) == {}
+    assert not list(table.beginning("01a20a85-49fd", len(table)))
+
+
+def test_a_table_of_which_most_is_gone_is_made_anew(operations: Operations, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glassq.operations.census_table.MIN_ROWS", 4)
+    kinds, table = BuriedKinds(), CensusTable()
+    body = encode(a_delivery(evidence=(evidence("503"),)))
+    for number in range(6):
+        job = Job(str(number + 1), "glassq", "buried", body, 1.0)
+        table.append(kinds.entry(found_in(operations, job), 0.0), number)
+    for row in table.rows()[1:4]:
+        assert table.tidied() is table
+        table.forget(row)
+    tidied = table.tidied()
+    assert [tidied.ref(row) for row in tidied.rows()] == [table.ref(row) for row in table.rows()] == ["1", "5", "6"]
+    assert [tidied.seen(row) for row in tidied.rows()] == [0, 4, 5]
 
 
 def test_what_has_not_changed_costs_no_question(queue: Queue, census: Census, asked: Counted) -> None:
@@ -116,7 +177,7 @@ def test_what_has_not_changed_costs_no_question(queue: Queue, census: Census, as
     assert step(census, asked)["find"] == 1
     first = census.snapshot()
     assert not step(census, asked)
-    assert census.snapshot().entries is first.entries
+    assert census.snapshot().groups is first.groups
     assert census.snapshot().looked_at > first.looked_at  # type: ignore[operator]
 
 
@@ -128,7 +189,7 @@ def test_new_ones_are_found_behind_the_newest_known_without_a_walk(
     later = bury(queue, "404", "404")
     assert step(census, asked) == {"find": 1, "newest": 1}
     assert counted(census) == [("404", 2), ("503", 1)]
-    assert [entry.ref for entry in census.snapshot().entries[:2]] == [str(job) for job in reversed(later)]
+    assert refs(census)[:2] == [str(job) for job in reversed(later)]
 
 
 def test_new_ones_that_the_ledger_names_need_no_search(
@@ -178,7 +239,7 @@ def test_the_newest_are_kept_and_it_says_that_there_are_more(
     jobs = bury(queue, *["503"] * 5)
     step(census, asked)
     view = census.snapshot()
-    assert [entry.ref for entry in view.entries] == [str(job) for job in jobs[:1:-1]]
+    assert refs(census) == [str(job) for job in jobs[:1:-1]]
     assert (view.total, view.complete, view.short) == (
         5,
         True,
@@ -187,7 +248,7 @@ def test_the_newest_are_kept_and_it_says_that_there_are_more(
     assert not step(census, asked)
     jobs += bury(queue, "404")
     step(census, asked)
-    assert [entry.ref for entry in census.snapshot().entries] == [str(job) for job in jobs[:2:-1]]
+    assert refs(census) == [str(job) for job in jobs[:2:-1]]
     queue.delete(jobs[-1])
     assert step(census, asked) == {"still": 1}
     assert counted(census) == [("503", 2)]
@@ -250,17 +311,17 @@ def test_its_thread_outlives_a_queue_that_is_away(
 
 def test_an_entry_is_small(operations: Operations) -> None:
     kinds, bodies = BuriedKinds(), [encode(a_delivery(evidence=(evidence("503"),))) for _ in range(20)]
-    entries = {}
+    table = CensusTable()
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
         for number in range(4_000):
             job = Job(str(10**7 + number), "glassq", "buried", bodies[number % 20], 1.0)
-            entries[job.ref] = kinds.entry(found_in(operations, job), 0.0)
+            table.append(kinds.entry(found_in(operations, job), 0.0), number)
         used = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert used / len(entries) < 300
+    assert used / table.count < 100
 
 
 def record(operations: Operations, delivery: str, job: int) -> None:
@@ -280,11 +341,11 @@ def test_groups_of_very_many_are_made_of_what_was_counted(
     view = census.snapshot()
     expected = view.grouped(Filter(newer=3_600.0), "source", "glassq", NOW).groups
 
-    def read(_: object) -> None:
+    def read(*_: object) -> None:
         raise AssertionError("an entry was read")
 
-    monkeypatch.setattr("glassq.operations.census_view.CensusEntry.failed", property(read))
-    monkeypatch.setattr("glassq.operations.census_view.CensusEntry.age", read)
+    monkeypatch.setattr("glassq.operations.census_table.CensusTable.entry", read)
+    monkeypatch.setattr("glassq.operations.census_table.CensusTable.tallies", read)
     for filter_, counts in {
         Filter(): [2, 1, 1],
         Filter(source="github"): [1],

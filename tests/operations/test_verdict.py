@@ -35,9 +35,8 @@ def census(*groups: tuple[str, int, timedelta]) -> CensusView:
     for message, count, ago in groups:
         for _ in range(count):
             grouping.tally(Blamed(message), "x").add((NOW - ago).timestamp())
-    return CensusView(
-        (), {}, tuple(grouping.groups()), {"glassq": sum(count for _, count, _ in groups)}, NOW, NOW, True
-    )
+    counts = {"glassq": sum(count for _, count, _ in groups)}
+    return CensusView(groups=tuple(grouping.groups()), counts=counts, new_since=NOW, looked_at=NOW, complete=True)
 
 
 def status(*hints: Hint, **changes: Any) -> SystemStatus:

@@ -421,11 +421,12 @@ def test_a_probe_tells_that_the_binlog_has_failed(failing_binlog: Beanstalkd) ->
 
 
 def test_a_scan_skips_jobs_that_vanish_while_it_goes(queue: Queue, other: Queue) -> None:
-    first, second = queue.put(b"1"), queue.put(b"2")
+    jobs = [queue.put(b"") for _ in range(2 * scan.FIRST)]
     going = queue.scan(ALL)
     next(going)
-    other.delete(second)
-    assert [found.id for found in going if isinstance(found, JobStats)] == [first]
+    # it asks about so many at once
+    other.delete(jobs[1])
+    assert [found.id for found in going if isinstance(found, JobStats)] == [*jobs[:1:-1], jobs[0]]
 
 
 # -- what the queue refuses -----------------------------------------------------------------------------------------

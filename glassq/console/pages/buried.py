@@ -211,7 +211,7 @@ def _looked_words(census: CensusView, now: datetime) -> str:
     if census.looked_at is None:
         return "looking for the first time"
     ago = span(max(0.0, (now - census.looked_at).total_seconds()))
-    return f"Looked at {len(census.entries):,} of {census.total or 0:,}, {ago} ago"
+    return f"Looked at {census.known:,} of {census.total or 0:,}, {ago} ago"
 
 
 def _group_row(console: Console, found: Group) -> GroupRow:

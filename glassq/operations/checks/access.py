@@ -10,6 +10,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from glassq.database.sqlite_file import plain_file_of
 from glassq.operations.checks.base import Check
 
 if TYPE_CHECKING:
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
 SERVICES = "glassq"
 # The one group that advice may name: it is made for programs that add tasks, reaches the queue and opens no secret.
 TASKS = "glassq-tasks"
+
+
+def database_file(url: str, key: str) -> Path | None:
+    """The file of the database whose URL stands under `key`; None for one that is none. Raises SettingsError."""
+    if (plain := plain_file_of(url)) is not None:
+        return plain
+    # SQLAlchemy is large, and few need it
+    from glassq.database.engine import parse_url, sqlite_file
+
+    return sqlite_file(parse_url(url, key))
 
 
 def me() -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from glassq.database.sqlite_file import file_problem, plain_file_of
 from glassq.errors import LedgerError, QueueError, SettingsError
-from glassq.operations.checks.access import barrier, directory, exists
+from glassq.operations.checks.access import barrier, database_file, directory, exists
 from glassq.operations.checks.base import Check
 from glassq.operations.checks.configuration import database_remarks, option_problems, works_glass
 from glassq.queues import advice
@@ -42,10 +43,13 @@ def options(operations: Operations) -> Iterator[Check]:
 
 
 def ledger(operations: Operations) -> Iterator[Check]:
-    from glassq.ledger.schema import NEEDS
+    def needs() -> Needs:
+        from glassq.ledger.schema import NEEDS
+
+        return NEEDS
 
     url, meanwhile = operations.settings.ledger.url, "the work goes on without a record"
-    found = _database("ledger", url, "[ledger] url", NEEDS, meanwhile)
+    found = _database("ledger", url, "[ledger] url", needs, meanwhile)
     if found.ok:
         try:
             operations.ledger().close()
@@ -60,15 +64,19 @@ def schedules(operations: Operations) -> Iterator[Check]:
     if is_postgres(url) and has_schedules(operations.settings):
         from glassq.schedules.table import NEEDS
 
-        yield _database("schedules", url, "[ledger] url", NEEDS, "nothing is put by the clock until then")
+        yield _database("schedules", url, "[ledger] url", lambda: NEEDS, "nothing is put by the clock until then")
 
 
 def task_names(operations: Operations) -> Iterator[Check]:
     push = operations.settings.push
     if push is not None:
-        from glassq.push.names_table import NEEDS
 
-        yield _database("task names", push.names, "[push] names", NEEDS, "named tasks cannot be added until then")
+        def needs() -> Needs:
+            from glassq.push.names_table import NEEDS
+
+            return NEEDS
+
+        yield _database("task names", push.names, "[push] names", needs, "named tasks cannot be added until then")
 
 
 def credentials(operations: Operations) -> Iterator[Check]:
@@ -95,24 +103,31 @@ def limits(operations: Operations) -> Iterator[Check]:
         yield _part(operations, "limits", url.whole, SCHEMA, "tubes with a limit are not worked until then")
 
 
-def _database(name: str, url: str, key: str, needs: Needs, meanwhile: str) -> Check:
+def _database(name: str, url: str, key: str, needs: Callable[[], Needs], meanwhile: str) -> Check:
     """Whether it can be written. A file that is missing is not made: it would belong to the operator."""
-    from glassq.database.engine import parse_url, sqlite_file, write_problem
-
     try:
-        file = sqlite_file(parse_url(url, key))
+        file = database_file(url, key)
         if file is not None:
             place = directory(name, file.parent)
             if not place.ok or not exists(file):
                 return place
             if closed := barrier(file, write=True):
                 return Check(name, False, *closed)
-        problem = write_problem(url, key, needs)
+        problem = _problem(url, key, needs)
     except SettingsError as error:
         return Check(name, False, str(error), f"mend it, or name another; {meanwhile}", 78)
     if problem is not None:
         return Check(name, False, problem.said, f"{problem.todo or 'mend it, or name another'}; {meanwhile}")
     return Check(name, True, "can be written" if file is None else f"{file} can be written")
+
+
+def _problem(url: str, key: str, needs: Callable[[], Needs]) -> Trouble | None:
+    """Why it cannot be written, and what to do. Raises SettingsError."""
+    if (plain := plain_file_of(url)) is not None:
+        return file_problem(plain, url, key)
+    from glassq.database.engine import write_problem
+
+    return write_problem(url, key, needs())
 
 
 def _part(operations: Operations, name: str, url: str, part: SchemaPart, meanwhile: str) -> Check:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import glassq
 from glassq.errors import EX_CONFIG, SettingsError
-from glassq.operations.checks.access import mount, nearest
+from glassq.operations.checks.access import database_file, mount, nearest
 from glassq.operations.checks.base import Check
 from glassq.operations.checks.sandbox import sandbox
 from glassq.operations.checks.systemctl import ask
@@ -210,11 +210,9 @@ def disks(operations: Operations) -> Iterator[Check]:
 
 def _places(settings: Settings) -> Iterator[tuple[str, Path]]:
     """What is kept on disks of this machine."""
-    from glassq.database.engine import parse_url, sqlite_file
-
     # Another check says what is wrong with a URL.
     with suppress(SettingsError):
-        if file := sqlite_file(parse_url(settings.ledger.url, "[ledger] url")):
+        if file := database_file(settings.ledger.url, "[ledger] url"):
             yield "ledger", file.parent
     if settings.storage.url.directory:
         yield "photos", settings.storage.url.directory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from glassq.queues.beanstalk.connection import whole_seconds
 from glassq.queues.beanstalk.forms import PROOF_WITHIN, FormItem, FormWriter
 from glassq.queues.beanstalk.proof import prove
 from glassq.queues.beanstalk.protocol import MAX_ID, MAX_SECONDS, PROBE_TUBE, SYNCER_TUBE, JobStats, ScanShort
-from glassq.queues.beanstalk.scan import Scan
+from glassq.queues.beanstalk.scan import FIRST, Scan
 from glassq.queues.single import SingleCalls
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 # beanstalkd's ids have no leading zero; our delivery ids will have one for some centuries.
 _REF = re.compile(r"[1-9]\d{0,19}")
+# So many bodies are asked for at once: each may be as large as the server takes.
+BODIES = 64
 _FILES_HELP = "Binlog files that beanstalkd must keep; old jobs pin them."
 _CONNECTIONS_HELP = "Connections that beanstalkd has."
 CAPABILITIES = Capabilities(
@@ -141,16 +144,35 @@ class BeanstalkInspector(SingleCalls):
         since: str = "",
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Job]:
-        ids = [int(ref) for ref in hints if self.is_ref(ref)]
+        ids = array("Q", filter(None, map(self._number, hints)))
+        # there may be very many of them
+        del hints
         scan = Scan(self._connection, states, frozenset(tubes), int(since or 0))
+        # found, and not looked at yet; few at first, as whoever looks may want the newest ones only
+        waiting: list[JobStats] = []
+        most = FIRST
         for seen in scan.run(ids):
+            if isinstance(seen, JobStats):
+                waiting.append(seen)
+                if len(waiting) < most:
+                    continue
+                most = min(2 * most, BODIES)
+            yield from self._with_bodies(waiting)
+            waiting = []
             if isinstance(seen, ScanShort):
                 raise SearchIncomplete(seen.found, seen.promised, seen.looked)
-            if isinstance(seen, JobStats):
-                with suppress(JobNotFound):
-                    yield _job(seen, self._connection.peek(seen.id).body)
-            elif progress is not None:
+            if progress is not None and not isinstance(seen, JobStats):
                 progress(*seen)
+        yield from self._with_bodies(waiting)
+
+    def _with_bodies(self, found: Sequence[JobStats]) -> Iterator[Job]:
+        """These jobs with their bodies, without those that are gone by now."""
+        bodies = self._connection.pipeline([commands.peek(stats.id) for stats in found]) if found else ()
+        for stats, body in zip(found, bodies, strict=True):
+            if isinstance(body, QueueError) and not isinstance(body, JobNotFound):
+                raise body
+            if not isinstance(body, QueueError):
+                yield _job(stats, body.body)
 
     def newest(self) -> str:
         return str(self._connection.max_job_id())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import count, islice, pairwise
+from array import array
+from itertools import count, groupby, islice, pairwise
 from typing import TYPE_CHECKING, get_args
 
-from glassq.errors import JobNotFound, QueueRefused
+from glassq.errors import JobNotFound, QueueError, QueueRefused
 from glassq.queues.base import WaitingState
+from glassq.queues.beanstalk import commands
+from glassq.queues.beanstalk.packet import WINDOW
 from glassq.queues.beanstalk.protocol import JobStats, ScanProgress, ScanShort
 
 if TYPE_CHECKING:
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from glassq.queues.beanstalk.connection import BeanstalkConnection
 
 PROGRESS_EVERY = 2_000
+# So many ids are asked about at once, at first: whoever looks may want the newest jobs only.
+FIRST = 16
 # The maximum number of ids that a scan examines if it does not know the newest one; it takes about 20 s.
 MAX_SEARCH = 1_000_000
 # The states whose first job in a tube can be seen by one command.
@@ -46,80 +51,87 @@ class Scan:
     def _run(self, hints: Sequence[int]) -> Iterator[JobStats | ScanProgress | ScanShort]:
         # The counts include jobs up to `since`, so these are searched too, but `run` drops them.
         promised = self._promised()
-        guesses = sorted(set(hints), reverse=True)
-        enough = len(guesses) >= promised
-        # None: it was yielded. Nothing else of it is kept, as there may be very many
-        found: dict[int, JobStats | None] = {}
-        for job_id in guesses:
-            if len(found) == promised:
-                break
-            if job := self._matching(job_id):
-                found[job_id] = None if enough else job
-                if enough:
-                    yield job
-        if len(found) < promised:
-            for seen in self._descend(promised, found):
-                if not isinstance(seen, JobStats):
-                    yield seen
-                elif found.get(seen.id, seen) is not None:
-                    found[seen.id] = None
-                    yield seen
-        yield from (job for job_id in sorted(found, reverse=True) if (job := found[job_id]) is not None)
+        # There may be very many: an id is kept in as few bytes as possible, and of what was found nothing else.
+        guesses = array("Q", (job_id for job_id, _ in groupby(sorted(hints, reverse=True))))
+        yielded = array("Q")
+        for job_id, job in self._examined(guesses) if len(guesses) >= promised else ():
+            if len(yielded) == promised:
+                return
+            if job:
+                yielded.append(job_id)
+                yield job
+        if len(yielded) < promised:
+            yield from self._descend(promised, guesses, set(yielded))
 
     def _descend(
-        self, promised: int, found: dict[int, JobStats | None]
+        self, promised: int, guesses: Iterable[int], yielded: set[int]
     ) -> Iterator[JobStats | ScanProgress | ScanShort]:
-        """Examines one id after the other, from the newest down, until all promised jobs are `found`."""
-        for job_id in self._heads(self._names, self._states) - found.keys():
-            # an old buried job, with very many newer ids, is found without a search
-            if job := self._matching(job_id):
-                found[job_id] = job
+        """Examines one id after the other, from the newest down, until all promised jobs are found.
+
+        An old job, with very many newer ids, is found without that, where it is among the guesses or the first ones.
+        """
+        heads = self._heads(self._names, self._states) - yielded
+        known = {job_id for job_id, job in self._examined({*guesses, *heads} - yielded) if job}
+        left = promised - len(yielded) - len(known)
         try:
-            newest = self._connection.max_job_id() if len(found) < promised else 0
+            newest = self._connection.max_job_id() if left > 0 else 0
         except QueueRefused:
-            yield from self._search(found)
+            yield from self._search({*known, *yielded}, yielded)
             return
-        for job_id in range(newest, self._since, -1):
-            if len(found) >= promised:
-                return
+        for job_id, job in self._examined(range(newest, self._since, -1)):
+            if left <= 0:
+                break
             if (newest - job_id) % PROGRESS_EVERY == 0:
                 yield newest - job_id, newest
-            job = found[job_id] if job_id in found else self._matching(job_id)
-            if job:
-                found[job_id] = job
+            if job and job_id not in yielded:
+                left -= job_id not in known
+                known.discard(job_id)
                 yield job
+        yield from self._still(known)
 
-    def _search(self, known: Iterable[int]) -> Iterator[JobStats | ScanProgress | ScanShort]:
+    def _search(self, known: Iterable[int], yielded: set[int]) -> Iterator[JobStats | ScanProgress | ScanShort]:
         """Scans without a probe: outwards from ids that are known or seen, until all promised jobs are found."""
-        found: dict[int, JobStats] = {}
+        found: set[int] = set()
         looked = promised = 0
-        for looked, job_id in enumerate(islice(_outwards({*self._seen(), *known}), MAX_SEARCH)):
+        ids = islice(_outwards({*self._seen(), *known}), MAX_SEARCH)
+        for looked, (job_id, job) in enumerate(self._examined(ids)):
             if looked % PROGRESS_EVERY == 0:
                 yield looked, MAX_SEARCH
                 promised = self._promised()
             if len(found) >= promised:
                 # jobs that were worked meanwhile no longer count
-                found = {job.id: job for job in (self._matching(old) for old in found) if job}
+                found = {job.id for job in self._still(found)}
                 if len(found) >= promised:
                     break
-            job = self._matching(job_id)
             if job:
-                found[job_id] = job
-        yield from (found[job_id] for job_id in sorted(found, reverse=True))
+                found.add(job_id)
+        yield from self._still(found - yielded)
         if len(found) < promised:
             yield ScanShort(len(found), promised, looked + 1)
+
+    def _still(self, ids: Iterable[int]) -> Iterator[JobStats]:
+        """Those of these jobs that match now, newest first."""
+        return (job for _, job in self._examined(sorted(ids, reverse=True)) if job)
 
     def _promised(self) -> int:
         counts = [self._connection.stats_tube(name) for name in self._names]
         return sum(getattr(tube, state) for tube in counts for state in self._states)
 
-    def _matching(self, job_id: int) -> JobStats | None:
-        """The job with this id, if it exists and is in one of these tubes and states."""
-        try:
-            found = self._connection.stats_job(job_id)
-        except JobNotFound:
+    def _examined(self, ids: Iterable[int]) -> Iterator[tuple[int, JobStats | None]]:
+        """Each id, with its job if that exists and is in one of these tubes and states. Asks about many at once."""
+        left, size = iter(ids), FIRST
+        while batch := list(islice(left, size)):
+            replies = self._connection.pipeline([commands.stats_job(job_id) for job_id in batch])
+            for job_id, reply in zip(batch, replies, strict=True):
+                yield job_id, self._matching(reply)
+            size = min(2 * size, WINDOW)
+
+    def _matching(self, reply: JobStats | QueueError) -> JobStats | None:
+        if isinstance(reply, JobNotFound):
             return None
-        return found if found.tube in self._names and found.state in self._states else None
+        if isinstance(reply, QueueError):
+            raise reply
+        return reply if reply.tube in self._names and reply.state in self._states else None
 
     def _heads(self, names: Iterable[str], states: frozenset[str]) -> set[int]:
         """The ids of the first jobs of these tubes in these states."""
