@@ -77,6 +77,10 @@ class Tab:
             self.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
             self.page.wait_for_timeout(BETWEEN)
 
+    def has_focus(self, words: str) -> None:
+        """Waits until what says this has the focus: the browser gives it a moment after the page is there."""
+        self.page.wait_for_function("words => document.activeElement?.innerText === words", arg=words)
+
     def focused(self) -> str:
         """The words of what has the focus."""
         text: str = self.page.evaluate("document.activeElement.innerText || document.activeElement.value || ''")

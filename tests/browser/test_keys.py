@@ -22,7 +22,7 @@ def test_from_the_overview_to_a_running_canary_it_is_two_keys(tab: Tab, house: H
     tab.sees("new since", "#verdict")
     tab.press("t")
     tab.at("/plans/")
-    assert tab.focused() == "Carry out"
+    tab.has_focus("Carry out")
     tab.press("Enter")
     tab.at("/runs/")
     assert tab.keys == 2
@@ -90,6 +90,7 @@ def test_a_canary_that_fails_again_stops_the_rest(tab: Tab, house: House) -> Non
     _to(tab, "again")
     tab.press("p")
     tab.at("/plans/")
+    tab.has_focus("Carry out")
     tab.press("Enter")
     tab.at("/runs/")
     tab.sees("It stopped by itself: 1 of 1 failed again.", "#why")
@@ -142,6 +143,7 @@ def test_what_is_archived_comes_back_by_one_key(tab: Tab, house: House) -> None:
     tab.press("Enter")
     tab.at("/plans/")
     tab.sees("Undo puts them back")
+    tab.has_focus("Carry out")
     tab.press("Enter")
     tab.at("/runs/")
     tab.sees("archived in")

@@ -66,7 +66,7 @@ def test_a_night_of_five_causes_takes_twenty_keys(browser: Browser, tmp_path_fac
 
 def _carry_out(tab: Tab) -> None:
     tab.at("/plans/")
-    assert tab.focused() == "Carry out"
+    tab.has_focus("Carry out")
     tab.press("Enter")
     tab.at("/runs/")
 

@@ -166,7 +166,8 @@ def consoles(home: Path) -> list[int]:
 
 
 def test_ctrl_c_while_the_console_starts_is_a_stop_as_any_other(tmp_path: Path) -> None:
-    process = started(tmp_path / "dev.log", "--bind", f"127.0.0.1:{free_port()}", console=True)
+    # a console that is not forked takes its time to start
+    process = started(tmp_path / "dev.log", "--bind", f"127.0.0.1:{free_port()}", forks=False, console=True)
     wait_for(lambda: consoles(tmp_path) or not process.running(), "the console to be started")
     # it is not to be ready before the signal comes
     starting = consoles(tmp_path)
