@@ -218,6 +218,11 @@ def id_of(milliseconds: int, bits: int) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def made_at(key: str) -> float:
+    """When a delivery's id was made, in seconds since 1970."""
+    return int(key[:8] + key[9:13], 16) / 1000
+
+
 def as_valid_utf8(text: str) -> str:
     """The text with characters that UTF-8 cannot encode written out: lone surrogates, as in odd file names."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -23,6 +23,7 @@ from glassq import log
 from glassq.queues.beanstalk.syncer.prepare import prepare
 from glassq.settings import QueueSettings
 from glassq.values import Duration, QueueUrl, SyncerAddress
+from tests import left_running
 from tests.forked import Forked
 from tests.ports import free_port, give_back
 from tests.queues.conformance.summary import write_conformance
@@ -76,6 +77,10 @@ FIRST_FILES = (
     *("test_dev.py", "test_demo.py", "test_plain_install.py", "test_two_pools.py"),
 )
 
+#: the processes that a test has started itself, not its fixtures; whether it passed
+STARTED = pytest.StashKey[set[left_running.Started]]()
+PASSED = pytest.StashKey[bool]()
+
 
 def pytest_configure(config: pytest.Config) -> None:
     # thousands of tests are collected and stay: to look for garbage among them takes longer than many of them
@@ -121,6 +126,29 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def pytest_sessionfinish() -> None:
     give_back()
     end_all()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    before = left_running.running()
+    item.stash[PASSED] = False
+    try:
+        yield
+        item.stash[PASSED] = True
+    finally:
+        item.stash[STARTED] = left_running.running() - before
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """A test that fails half-way leaves nothing running, and one that passes ends what it has started itself."""
+    try:
+        yield
+    finally:
+        left = item.stash.get(STARTED, set()) & left_running.running()
+        left_running.end(left)
+    if left and item.stash[PASSED]:
+        pytest.fail(f"it has left running: {left}")
 
 
 @pytest.fixture(autouse=True)
@@ -169,6 +197,7 @@ class Process:
             else:
                 stdin, stdout, stderr = streams
                 self._popen = subprocess.Popen(arguments, stdin=stdin, stdout=stdout, stderr=stderr, env=whole, cwd=cwd)
+                left_running.note(self._popen)
         self.pid = self._popen.pid
 
     def output(self) -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from glassq.cli.main import COMMANDS
+from tests import left_running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -73,6 +74,7 @@ class Forked:
             stream.close()
         assert self._process.pid is not None
         self.pid = self._process.pid
+        left_running.note(self)
 
     def poll(self) -> int | None:
         return self._process.exitcode
@@ -104,7 +106,7 @@ def run(
         given = nothing.fileno() if standard_input == subprocess.DEVNULL else standard_input
         process = Forked("glassq", arguments, (given, out.fileno(), err.fileno()), env, cwd)
         try:
-            return process.wait(PATIENCE), _text(out), _text(err)
+            return process.wait(PATIENCE), text(out), text(err)
         except subprocess.TimeoutExpired:
             process.kill()
             raise TimeoutError(f"glassq {' '.join(arguments)} was not done after {PATIENCE:g} s") from None
@@ -247,7 +249,7 @@ def _run(name: str, arguments: list[str], env: dict[str, str], directory: str, s
     sys.exit(importlib.import_module(MODULES[name]).main())
 
 
-def _text(stream: IO[bytes]) -> str:
+def text(stream: IO[bytes]) -> str:
     stream.seek(0)
-    with io.TextIOWrapper(stream) as text:
-        return text.read()
+    with io.TextIOWrapper(stream) as reading:
+        return reading.read()

@@ -203,7 +203,7 @@ def named_in(wanted: frozenset[str], journaled: Iterable[bytes], queue: Inspecto
         named |= _named_by(data, owners)
     if queue.capabilities.lists != ALL_STATES:
         raise Unsupported(queue.capabilities.unseen or f"{queue.engine} cannot show all its jobs")
-    for job in queue.find(ALL_STATES, [counts.name for counts in queue.counts()]):
+    for job in queue.find(ALL_STATES, queue.tubes(), wanted=owners.__contains__):
         named |= _named_by(job.body, owners)
     return frozenset(key for key in wanted if owner(key) in named)
 

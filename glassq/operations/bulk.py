@@ -42,7 +42,10 @@ AT_WORK = "a consumer works it right now: try again when that is over"
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A job as it was when it was chosen. `text` is what the operator named it by: its reference where a filter did."""
+    """A job as it was when it was chosen. `text` is what the operator named it by: its reference where a filter did.
+
+    `body` is the size of the body in it, in bytes.
+    """
 
     text: str
     ref: str
@@ -51,6 +54,7 @@ class Chosen:
     state: str
     age: float
     digest: bytes
+    body: int = 0
 
     def result(self, did: Did, why: str = "", *, job: str | None = None, planned: bool = False) -> Result:
         """What became of it; `job` holds the delivery from now on, where that is another one."""
@@ -78,7 +82,8 @@ class Plan:
 def chosen(text: str, found: Found) -> Chosen:
     """The job as it is chosen now."""
     job = found.job
-    return Chosen(text, job.ref, found.name or None, job.tube, job.state, job.age, digest_of(job.body))
+    body = len(found.delivery.body) if found.delivery is not None else 0
+    return Chosen(text, job.ref, found.name or None, job.tube, job.state, job.age, digest_of(job.body), body)
 
 
 def named(finder: Finder, ids: Iterable[str]) -> tuple[list[tuple[str, Found]], list[Result]]:

@@ -19,12 +19,15 @@ A delivery has to meet all conditions that are given.
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from glassq.causes import Cause, is_cause_id
+from glassq.delivery import made_at
 from glassq.errors import InvalidRequest
 from glassq.values import Duration
 
@@ -45,6 +48,8 @@ FORMS = {
     "newer-than": "newer-than=DURATION",
     "older-than": "older-than=DURATION",
 }
+# Between a delivery's id and its receipt is less than this, in seconds.
+RECEIVED_WITHIN = 3600.0
 # So many ids are named in words.
 MAX_NAMED = 10
 _EXPECTED = "expected " + " or ".join(", ".join(FORMS.values()).rsplit(", ", 1))
@@ -150,6 +155,22 @@ class Filter:
             and (self.cause is None or subject.cause.id == self.cause)
             and (self.words is None or has_words(subject.cause.words, self.words))
         )
+
+    def by_id(self) -> Callable[[str], bool] | None:
+        """What refuses the ids of deliveries that cannot fit, as an id tells when it was made; None: it refuses none.
+
+        A ping's body may take a while after that until it is received.
+        """
+        if self.newer is None and self.older is None:
+            return None
+        now = time.time()
+        first = now - self.newer - RECEIVED_WITHIN if self.newer is not None else -math.inf
+        last = now - self.older if self.older is not None else math.inf
+
+        def wanted(key: str) -> bool:
+            return first <= made_at(key) <= last
+
+        return wanted
 
     def only(self, possible: Collection[str], command: str) -> None:
         """Raises InvalidRequest where a condition is given that a command on the ledger cannot filter by."""

@@ -7,10 +7,10 @@ answer, a search of the queue can.
 
 from __future__ import annotations
 
-import re
 import shlex
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -33,11 +33,12 @@ from glassq.mask import masked_text
 from glassq.operations.words import moment
 from glassq.push.request import tube_of
 from glassq.queues.base import ALL_STATES, WAITING_STATES
+from glassq.queues.key import is_delivery_id
 from glassq.settings import parking_tube, pool_prefixes
 from glassq.values import Tube
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from glassq.causes import Cause
@@ -56,8 +57,6 @@ OPEN = ("buried", "retrying")
 MIN_PREFIX = 8
 # So many candidates of an ambiguous prefix are named.
 MAX_CANDIDATES = 10
-
-_DELIVERY_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +213,7 @@ def _forms(main: str) -> str:
 def our_tubes(operations: Operations, queue: Inspector) -> list[str]:
     """The main tube, and those of other queues that exist now."""
     main = operations.tube
-    there = (counts.name for counts in queue.counts())
-    return [main, *sorted(tube for tube in there if tube != main and is_ours(main, tube))]
+    return [main, *sorted(tube for tube in queue.tubes() if tube != main and is_ours(main, tube))]
 
 
 def tubes_of(operations: Operations, queue: Inspector, filter_: Filter) -> list[str]:
@@ -267,28 +265,36 @@ def walk(
     progress: Progress,
     *,
     hints: Sequence[str] = (),
+    wanted: Callable[[str], bool] | None = None,
 ) -> Iterator[Found]:
     """Every job of these tubes in these states, newest first; `hints` are references of jobs that may be such.
 
-    Raises Unsupported before it looks, Stopped while it does, and SearchIncomplete at the end where not all could be
-    found.
+    Deliveries whose ids `wanted` refuses may be left out. Raises Unsupported before it looks, Stopped while it does,
+    and SearchIncomplete at the end where not all could be found.
     """
     require_lists(queue, states)
 
     def advance(looked: int, total: int) -> None:
         progress.advance(looked, total, "looking at jobs")
 
-    for job in queue.find(states, tubes, hints=hints, progress=advance):
+    for job in queue.find(states, tubes, hints=hints, wanted=wanted, progress=advance):
         yield found_in(operations, job)
 
 
-def walk_all(operations: Operations, queue: Inspector, tubes: Sequence[str], progress: Progress) -> Iterator[Found]:
-    """Every job of these tubes, newest first, in whatever state. Raises as `walk`.
+def walk_all(
+    operations: Operations,
+    queue: Inspector,
+    tubes: Sequence[str],
+    progress: Progress,
+    *,
+    wanted: Callable[[str], bool] | None = None,
+) -> Iterator[Found]:
+    """Every job of these tubes, newest first, in whatever state; `wanted` is as in `walk`. Raises as `walk`.
 
     Where the engine can show some of them alone, these; and Unseen at the end, if there are more.
     """
     shown = 0
-    for found in walk(operations, queue, ALL_STATES & queue.capabilities.lists, tubes, progress):
+    for found in walk(operations, queue, ALL_STATES & queue.capabilities.lists, tubes, progress, wanted=wanted):
         shown += 1
         yield found
     if not sees_all(queue):
@@ -304,7 +310,8 @@ def buried_matching(operations: Operations, queue: Inspector, filter_: Filter, p
     The ledger says where most of them are. Those that it does not know are searched for.
     """
     tubes = tubes_of(operations, queue, filter_)
-    return filter(filter_.fits, walk(operations, queue, BURIED, tubes, progress, hints=buried_by_ledger(operations)))
+    hints, wanted = buried_by_ledger(operations), filter_.by_id()
+    return filter(filter_.fits, walk(operations, queue, BURIED, tubes, progress, hints=hints, wanted=wanted))
 
 
 def waiting_matching(
@@ -312,7 +319,7 @@ def waiting_matching(
 ) -> Iterator[Found]:
     """The jobs of this tube that fit and that nobody works now, newest first. The tube need not be ours."""
     # Without hints: they would come first, and be out of order.
-    return filter(filter_.fits, walk(operations, queue, WAITING, [tube], progress))
+    return filter(filter_.fits, walk(operations, queue, WAITING, [tube], progress, wanted=filter_.by_id()))
 
 
 @dataclass(slots=True)
@@ -353,6 +360,8 @@ class Finder:
     queue: Inspector
     progress: Progress
     _by_name: dict[str, str] | None = field(default=None, init=False)
+    # how the ids begin of those that it has looked for
+    _indexed: str = field(default="", init=False)
     # why it may be in the queue though the search did not find it
     _hidden: str = field(default="", init=False)
     # the deliveries of each task's name, which is unique within a queue only, and the tubes they are in
@@ -367,16 +376,19 @@ class Finder:
         if self.queue.is_ref(text):
             return self._look(text)
         prefix = checked_prefix(text)
-        if (glance or _DELIVERY_ID.fullmatch(prefix)) and (found := self._by_ledger(prefix, glance=glance)):
+        if (glance or is_delivery_id(prefix)) and (found := self._by_ledger(prefix, glance=glance)):
             return found
-        names = [name for name in self._index() if name.startswith(prefix)]
+        if is_delivery_id(prefix) and (found := self._by_key(prefix)):
+            return found
+        index = self._index(prefix)
+        names = [name for name in index if name.startswith(prefix)]
         if prefix in names:
             names = [prefix]
         if not names:
             raise self._not_found(text, prefix)
         if len(names) > 1:
             raise ambiguous(text, names)
-        return self._look(self._index()[names[0]])
+        return self._look(index[names[0]])
 
     def task(self, name: str) -> Found | None:
         """The job of the task of this name; None where the queue holds none. Raises Ambiguous."""
@@ -447,13 +459,26 @@ class Finder:
             return found if found.name == entry.delivery else None
         return None
 
-    def _index(self) -> dict[str, str]:
-        """The newest job of every delivery in the queue, by one search, which finds the tasks' names too."""
-        if self._by_name is None:
+    def _by_key(self, key: str) -> Found | None:
+        """The job of the delivery with this id, where the engine knows it by that, and it is in a tube of ours."""
+        ref = self.queue.ref_of(key) if self.queue.capabilities.by_key else ""
+        with suppress(JobNotFound):
+            found = look(self.operations, self.queue, ref) if ref else None
+            return found if found and found.name == key and is_ours(self.operations.tube, found.tube) else None
+        return None
+
+    def _index(self, prefix: str = "") -> dict[str, str]:
+        """The newest job of every delivery in the queue, by one search, which finds the tasks' names too.
+
+        Where the engine knows deliveries by their ids, at least of those whose ids begin so.
+        """
+        if self._by_name is None or not prefix.startswith(self._indexed):
+            self._indexed = prefix if self.queue.capabilities.by_key else ""
             self._by_name = {}
             tubes = our_tubes(self.operations, self.queue)
+            wanted = partial(_begins, self._indexed) if self._indexed else None
             try:
-                for found in walk_all(self.operations, self.queue, tubes, self.progress):
+                for found in walk_all(self.operations, self.queue, tubes, self.progress, wanted=wanted):
                     self._by_name.setdefault(found.name, found.ref)
                     if task := found.labels.get("task"):
                         self._by_task.setdefault(task, {}).setdefault(found.name, found.tube)
@@ -463,6 +488,10 @@ class Finder:
                 self.progress.warn(str(error))
             self._by_name.pop("", None)
         return self._by_name
+
+
+def _begins(prefix: str, key: str) -> bool:
+    return key.startswith(prefix)
 
 
 def ref_of(entry: Entry) -> str | None:

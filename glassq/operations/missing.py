@@ -154,9 +154,9 @@ def _look_everywhere(queue: Inspector, wanted: dict[str, Open], deadline: float,
     def advance(looked: int, total: int) -> None:
         progress.advance(looked, total, "looking at jobs")
 
-    tubes = [counts.name for counts in queue.counts()]
+    ids = frozenset(wanted)
     try:
-        for job in queue.find(states, tubes, progress=advance):
+        for job in queue.find(states, queue.tubes(), wanted=ids.__contains__, progress=advance):
             wanted.pop(_delivery_in(job.body), None)
             if not wanted:
                 return True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from glassq.delivery import encode
+from glassq.delivery import MAX_JOB, encode
 from glassq.errors import InvalidRequest
 from glassq.lifecycle import after_kick, after_loss
 from glassq.operations.bulk import AT_WORK, Plan, change_packet, plan_found, plan_named, run, state_words
@@ -89,13 +89,13 @@ def carry_out(operations: Operations, queue: Inspector, plan: Plan, progress: Pr
     report = Report(list(plan.results))
     if not is_ours(operations.tube, target):
         progress.warn(
-            f"bodies of more than 32 KiB stay in {without_password(operations.settings.bodies.url)}: "
-            f"who works {target} needs it"
+            f"large bodies stay in {without_password(operations.settings.bodies.url)}: who works {target} needs it"
         )
+    largest = operations.settings.queue.url.largest
     with operations.corrector(progress) as ledger:
 
         def act(packet: Sequence[Chosen]) -> Iterator[Result]:
-            return change_packet(operations, queue, packet, lambda found: moved(found, target), moved_to)
+            return change_packet(operations, queue, packet, lambda found: moved(found, target, largest), moved_to)
 
         def moved_to(each: Chosen, found: Found, holder: str) -> Result:
             told = f"it was job {found.ref} of tube {found.tube}, {state_words(found.job)}"
@@ -107,8 +107,11 @@ def carry_out(operations: Operations, queue: Inspector, plan: Plan, progress: Pr
     return report
 
 
-def moved(found: Found, target: str) -> Change:
-    """What becomes of a job that nobody works: the same delivery in the same state, in the tube `target`."""
+def moved(found: Found, target: str, largest: int = MAX_JOB) -> Change:
+    """What becomes of a job that nobody works: the same delivery in the same state, in the tube `target`.
+
+    Its story is cut where it would make the job larger than `largest` bytes.
+    """
     state: WaitingState = "ready"
     if _counts_as_buried(found):
         state = "buried"
@@ -116,7 +119,7 @@ def moved(found: Found, target: str) -> Change:
         state = "delayed"
     # An engine may cut the time that is left to whole seconds; nothing is ready before its time.
     delay = found.job.time_left + 1 if state == "delayed" else 0.0
-    return Change(found.job, state, _carried(found, target), target, delay)
+    return Change(found.job, state, _carried(found, target, largest), target, delay)
 
 
 def _counts_as_buried(found: Found) -> bool:
@@ -125,7 +128,7 @@ def _counts_as_buried(found: Found) -> bool:
     return found.is_buried or (marked and not found.job.kicked)
 
 
-def _carried(found: Found, target: str) -> bytes:
+def _carried(found: Found, target: str, largest: int) -> bytes:
     """The same delivery for a job in another tube, whose counters begin at 0; where it is damaged, its bytes."""
     delivery = found.delivery
     if delivery is None:
@@ -138,4 +141,4 @@ def _carried(found: Found, target: str) -> bytes:
         delivery = msgspec.structs.replace(delivery, buried=found.reason)
     if found.job.losses:
         delivery = after_loss(delivery)
-    return encode(msgspec.structs.replace(delivery, tube=target))
+    return encode(msgspec.structs.replace(delivery, tube=target), largest)

@@ -7,15 +7,16 @@ What an engine cannot show is received (move_received.py).
 from __future__ import annotations
 
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from glassq.bodies import write_all
-from glassq.errors import BodyLost, InvalidRequest, Stopped
+from glassq.errors import BodyError, BodyLost, InvalidRequest, JobTooBig, SettingsError, Stopped
 from glassq.operations import Operations
 from glassq.operations.bulk import Plan, act_on_packet, plan_found, run, state_words
 from glassq.operations.filters import Filter
 from glassq.operations.find import Search, is_ours, our_tubes, sees_all, waiting_matching, walk
+from glassq.operations.large import check_store, fitted
 from glassq.operations.move import moved
 from glassq.operations.move_received import Arrivals, move_received, waiting
 from glassq.operations.move_received import paused as held_back
@@ -103,7 +104,14 @@ def unseen(move: EngineMove, queue: Inspector) -> int:
 
 
 def check(move: EngineMove, queue: Inspector, there: Inspector, first: Plan, *, follow: bool = False) -> None:
-    """Raises QueueError if what was planned, or what may follow, or a pause, would not be taken there now."""
+    """Raises QueueError if what was planned, or what may follow, or a pause, would not be taken there now.
+
+    Raises SettingsError or BodyError if bodies must be stored for it, and cannot be.
+    """
+    target = move.target.settings
+    if large := sum(target.queue.url.needs_store(each.body) for each in first.chosen):
+        words = "1 body is" if large == 1 else f"{large} bodies are"
+        check_store(target, move.target.bodies, f"{words} too large for a job there")
     paused = any(counts.paused_for for counts in left(move, queue))
     there.check(aside=follow or paused or any(each.state != "ready" for each in first.chosen))
 
@@ -190,19 +198,34 @@ def _left(move: EngineMove, found: Found) -> None:
 
 def _put(move: EngineMove, there: Inspector, packet: Sequence[Found]) -> list[str | QueueError]:
     """Puts these jobs there, with what they have stored; for each its reference, or what went wrong."""
-    if move.copies_bodies:
-        for found in packet:
-            _copy_bodies(move, found)
-    return list(there.insert_all([_form(found) for found in packet]))
+    forms = [_form(move, found) for found in packet]
+    answers = iter(there.insert_all([form for form in forms if isinstance(form, NewForm)]))
+    return [next(answers) if isinstance(form, NewForm) else form for form in forms]
 
 
-def _form(found: Found) -> NewForm:
-    change = moved(found, found.tube)
+def _form(move: EngineMove, found: Found) -> NewForm | JobTooBig:
+    """What is put there: whatever it has stored is in the store by now, and so is a body that no job there holds."""
+    for key in found.delivery.stored_keys if found.delivery is not None else ():
+        if move.copies_bodies:
+            _copy_body(move, key)
+        else:
+            # its job moves
+            with suppress(BodyError):
+                move.target.bodies.touch(key)
+    target = move.target.settings
+    if found.delivery is not None:
+        try:
+            found = replace(found, delivery=fitted(target, move.target.bodies, found.delivery))
+        except SettingsError as error:
+            return JobTooBig(str(error))
+    change = moved(found, found.tube, target.queue.url.largest)
     return NewForm(change.body or found.job.body, found.tube, change.state, change.delay)
 
 
-def _copy_bodies(move: EngineMove, found: Found) -> None:
-    """What the delivery has stored, into the store of the target. What is lost already is lost there as well."""
-    for key in found.delivery.stored_keys if found.delivery is not None else ():
-        with suppress(BodyLost), closing(move.origin.bodies.open(key)) as body:
-            write_all(body, move.target.bodies.begin(key))
+def _copy_body(move: EngineMove, key: str) -> None:
+    """Into the store of the target. What is lost already is lost there as well."""
+    with suppress(BodyLost), closing(move.origin.bodies.open(key)) as body:
+        # should an earlier try have left one
+        move.target.bodies.prepare()
+        move.target.bodies.delete(key, "unfinished")
+        write_all(body, move.target.bodies.begin(key))

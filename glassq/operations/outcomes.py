@@ -132,7 +132,8 @@ class OutcomeTracker:
         again: dict[str, str] = {}
         tubes = our_tubes(self._operations, self._queue)
         try:
-            for job in self._queue.find(ALL_STATES, tubes, since=self._mark):
+            names = frozenset(self._names[ref] for ref in refs)
+            for job in self._queue.find(ALL_STATES, tubes, since=self._mark, wanted=names.__contains__):
                 found = found_in(self._operations, job)
                 again[found.name] = found.reason
         except SearchIncomplete:

@@ -66,8 +66,7 @@ def plan(operations: Operations, queue: Inspector, queues: PlannedQueues, name: 
     # Nothing is asked or deleted where the names' URL is wrong.
     open_names(push_queues.settings_of(operations)).close()
     # those that wait for their key's turn are its tasks as well
-    there = (counts.name for counts in queue.counts())
-    counts = queue.counts([tube, *parked_of(operations.tube, tube, there)])
+    counts = queue.counts([tube, *parked_of(operations.tube, tube, queue.tubes())])
     now = Purged.of(*counts)
     return PurgePlan(name, tuple(part.name for part in counts), now.waiting, now.running, counts[0].paused_for > 0)
 

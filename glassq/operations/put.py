@@ -16,6 +16,7 @@ from glassq import delivery as envelope
 from glassq.errors import BodyError, InvalidRequest, OperationError, PingRefused, SourceUnready
 from glassq.mistakes import nearest
 from glassq.operations.find import checked_tube, unworked
+from glassq.operations.large import stored
 from glassq.operations.saved_request import parse
 from glassq.operations.words import span
 from glassq.push.request import SOURCE as PUSH
@@ -195,7 +196,9 @@ def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> Rece
 
     Raises QueueError. Then the delivery is not in the queue; where it may be there all the same, this warns of it.
     """
-    delivery = _with_stored_body(operations, plan.delivery)
+    delivery = plan.delivery
+    if len(delivery.body) > operations.settings.queue.url.inline:
+        delivery = stored(operations.bodies, delivery)
     job = NewJob(delivery.id, envelope.encode(delivery, operations.settings.queue.url.largest), plan.tube, plan.delay)
     with operations.producer() as producer:
         answer = put_durably(producer, job, within=math.inf, proof_within=PROOF_WITHIN)
@@ -207,19 +210,6 @@ def carry_out(operations: Operations, plan: PutPlan, progress: Progress) -> Rece
     else:
         _drop_body(operations, delivery)
     raise answer.error
-
-
-def _with_stored_body(operations: Operations, delivery: Delivery) -> Delivery:
-    """The delivery, whose body is in the store now if it is too large for a job. Raises BodyError."""
-    if len(delivery.body) <= operations.settings.queue.url.inline:
-        return delivery
-    operations.bodies.prepare()
-    writer = operations.bodies.begin(delivery.id, len(delivery.body))
-    try:
-        writer.write(delivery.body)
-        return msgspec.structs.replace(delivery, body=b"", stored=writer.finish())
-    finally:
-        writer.discard()
 
 
 def _drop_body(operations: Operations, delivery: Delivery) -> None:

@@ -20,6 +20,7 @@ from glassq.errors import (
 )
 from glassq.operations.bulk import ended_by, packet_results, step_by_step, succeeded
 from glassq.operations.find import unworked
+from glassq.operations.large import fitted
 from glassq.operations.pace import AT_ONCE
 from glassq.operations.replay_plan import Replayed, ReplayPlan, ReplayPlanner
 from glassq.operations.result import Did, Report, not_done
@@ -176,7 +177,7 @@ class Replayer:
         return names[: names.index(self.from_step)] if self.from_step in names else None
 
     def _with_body(self, each: _Again | Replayed) -> _Again | Replayed:
-        """The same: what of it is stored, the new delivery has as well now."""
+        """The same: what of it is stored, the new delivery has as well now, and what must be is stored."""
         if isinstance(each, Replayed):
             return each
         for old, new in zip(
@@ -188,6 +189,10 @@ class Replayer:
                 if new == each.new.id:
                     return _told_of(each.id, Did.NOTHING, "its large body is no longer kept ([bodies] done_max)")
                 # a result that is no longer kept: its step runs again
+        try:
+            each.new = fitted(self.operations.settings, self.operations.bodies, each.new)
+        except SettingsError as error:
+            return _told_of(each.id, Did.NOTHING, str(error))
         return each
 
     def _drop_body(self, each: _Again) -> None:

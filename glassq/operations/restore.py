@@ -24,6 +24,7 @@ from glassq.ledger import Entry
 from glassq.operations import archive_file
 from glassq.operations.bulk import digest_of, ended_by, packet_results, step_by_step, succeeded
 from glassq.operations.find import unworked, walk_all
+from glassq.operations.large import fitted
 from glassq.operations.pace import packets_of
 from glassq.operations.result import Did, Report, Result, not_done
 from glassq.queues.base import NewForm
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from glassq.operations.archive_file import FileItem
     from glassq.operations.progress import Progress
     from glassq.queues.base import Inspector
+    from glassq.settings import Settings
 
 # So many mistakes of one file are told.
 MAX_MISTAKES = 20
@@ -181,7 +183,7 @@ class Duplicates:
 
     def look(self, queue: Inspector, tubes: Sequence[str], progress: Progress) -> None:
         """Looks at all jobs of all tubes: what was restored before may have been moved aside since."""
-        everywhere = {self.operations.tube, *(counts.name for counts in queue.counts()), *tubes}
+        everywhere = {self.operations.tube, *queue.tubes(), *tubes}
         try:
             for found in walk_all(self.operations, queue, sorted(everywhere), progress):
                 self.add(digest_of(found.job.body), found.name)
@@ -220,7 +222,7 @@ def carry_out(operations: Operations, queue: Inspector, plan: RestorePlan, progr
     files = dict.fromkeys(job.file for job in plan.jobs)
     items = ((file, item) for file in files for item in _items(file))
     with operations.recorder(progress) as record:
-        restorer = Restorer(queue, operations.bodies, record, operations.clock, operations.settings.queue.url.largest)
+        restorer = Restorer(queue, operations.bodies, record, operations.clock, operations.settings)
 
         try:
             steps = ((job, item) for file, item in items if (job := wanted.pop((file, item.line), None)))
@@ -247,21 +249,21 @@ def _items(file: Path) -> Iterator[FileItem]:
 class Restorer:
     """Puts jobs back, their stored bodies before them, and records in the ledger that they are buried.
 
-    No job is made larger than `largest` bytes.
+    `settings` say what fits into a job.
     """
 
     queue: Inspector
     bodies: BodyStore
     record: Callable[[Entry], None]
     clock: Callable[[], datetime]
-    largest: int
+    settings: Settings
 
     def restore(self, packet: Sequence[tuple[ArchivedJob, FileItem]]) -> Iterator[Result]:
         """What became of these jobs, whose bytes are in their items. Raises QueueError after the last result."""
         left = []
         for job, item in packet:
             if digest_of(item.data) == job.digest and self._store_body(item, job.delivery):
-                left.append((job, item, _restored(item, self.largest)))
+                left.append((job, item, self._restored(item)))
             else:
                 yield job.result(Did.NOTHING, _CHANGED)
         refs = self.queue.insert_all([NewForm(body, item.tube, "buried") for _, item, (_, body) in left])
@@ -293,15 +295,20 @@ class Restorer:
         finally:
             writer.discard()
 
+    def _restored(self, item: FileItem) -> tuple[Delivery | None, bytes]:
+        """The delivery of an item, if it is whole, and the bytes of its job; if possible those of the file.
 
-def _restored(item: FileItem, largest: int) -> tuple[Delivery | None, bytes]:
-    """The delivery of an item, if it is whole, and the bytes of its job, `largest` at most; if possible the file's."""
-    delivery = _delivery(item)
-    if delivery is None or (delivery.buried and delivery.tube in ("", item.tube)):
-        return delivery, item.data
-    # Should we die before the job is buried, the pool buries it: the delivery itself says so.
-    delivery = msgspec.structs.replace(delivery, buried=delivery.buried or NO_REASON, tube=item.tube)
-    return delivery, encode(delivery, largest)
+        Raises SettingsError and BodyError if its body must be stored, and cannot be.
+        """
+        delivery = _delivery(item)
+        if delivery is None:
+            return None, item.data
+        fit = fitted(self.settings, self.bodies, delivery)
+        if fit is delivery and delivery.buried and delivery.tube in ("", item.tube):
+            return delivery, item.data
+        # Should we die before the job is buried, the pool buries it: the delivery itself says so.
+        fit = msgspec.structs.replace(fit, buried=delivery.buried or NO_REASON, tube=item.tube)
+        return fit, encode(fit, self.settings.queue.url.largest)
 
 
 def _why(error: QueueError) -> str:

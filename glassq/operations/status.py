@@ -149,8 +149,9 @@ def snapshot(operations: Operations, queue: Inspector, progress: Progress) -> Sy
 
 def _queue(operations: Operations, queue: Inspector) -> tuple[QueueStatus, list[Fact]]:
     """The queue, and what is wrong with its engine."""
-    (main,) = queue.counts([operations.tube])
-    others = [counts for counts in queue.counts() if counts.jobs and counts.name != main.name]
+    there = [name for name in queue.tubes() if name != operations.tube]
+    main, *rest = queue.counts([operations.tube, *there])
+    others = [counts for counts in rest if counts.jobs]
     others.sort(key=lambda counts: counts.name)
     ours = (main, *(counts for counts in others if is_ours(main.name, counts.name)))
     foreign = tuple(counts for counts in others if not is_ours(main.name, counts.name))

@@ -200,7 +200,7 @@ class Client:
     def _tubes(self, inspector: Inspector, queue_name: str) -> list[str]:
         """The tube of this queue, and those in which its tasks are parked."""
         tube = tube_of(self._base, queue_name)
-        return [tube, *parked_of(self._base, tube, (counts.name for counts in inspector.counts()))]
+        return [tube, *parked_of(self._base, tube, inspector.tubes())]
 
     def known(self, queue_name: str) -> PushQueue:
         """The queue of this name. Raises UnknownQueueError."""

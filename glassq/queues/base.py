@@ -460,6 +460,9 @@ class Inspector(Protocol):
     def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
         """The counts of these tubes; None: of all tubes that exist."""
 
+    def tubes(self) -> list[str]:
+        """The names of all tubes that exist, at the least cost."""
+
     def first(self, state: WaitingState, tube: str) -> Job | None:
         """The tube's first job in this state: the oldest ready, the next delayed, or the first buried one."""
 
@@ -470,13 +473,16 @@ class Inspector(Protocol):
         *,
         hints: Sequence[str] = (),
         since: str = "",
+        wanted: Callable[[str], bool] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Job]:
         """The jobs of these tubes in these states, newest first.
 
         The search ends when it has found as many jobs as the counts promised at its start. `hints` are references of
         jobs that may match: the search examines them first, and nothing else if they are all that it needs. With
-        `since`, a result of `newest`, it yields only jobs that were put later. It calls `progress(examined, total)`.
+        `since`, a result of `newest`, it yields only jobs that were put later. With `wanted` it may leave out what has
+        an id that `wanted` refuses: an engine that is `Capabilities.by_key` need not read that. It calls
+        `progress(examined, total)`.
         Raises SearchIncomplete at the end if it could not find all jobs.
         """
 
@@ -485,6 +491,9 @@ class Inspector(Protocol):
 
     def is_ref(self, text: str) -> bool:
         """Whether an operator's text can only be a job's reference."""
+
+    def ref_of(self, key: str) -> str:
+        """The reference of the job of the delivery with this id, if there is one, of an engine that is `by_key`."""
 
     def get(self, ref: str) -> Job:
         """The job with this reference. Raises JobNotFound."""

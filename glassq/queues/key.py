@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from glassq.envelope import HEADER_END, MAGIC, PREFIX
+
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def is_delivery_id(key: str) -> bool:
+    """Whether it is a delivery's id, and no name that an engine gave to what it could not read."""
+    return _ID.fullmatch(key) is not None
 
 
 def key_of(body: bytes) -> str:

@@ -11,7 +11,7 @@ from glassq.queues.base import Change, NewForm
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from glassq.queues.base import Happened, Job, State, WaitingState
+    from glassq.queues.base import Happened, Job, State, TubeCounts, WaitingState
 
 T = TypeVar("T")
 
@@ -33,6 +33,15 @@ class SingleCalls(ABC):
 
     def only_looks(self) -> None:  # noqa: B027
         """A server that answers takes writes as well."""
+
+    @abstractmethod
+    def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]: ...
+
+    def tubes(self) -> list[str]:
+        return [counts.name for counts in self.counts()]
+
+    def ref_of(self, key: str) -> str:
+        return ""
 
     def still(self, refs: Sequence[str], state: State) -> list[bool]:
         found = []

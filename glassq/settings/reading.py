@@ -48,7 +48,7 @@ TASK_SERVER = TASKS | {"tasks", "metrics", "log"}
 # Keys that every program needs, whatever section they are in: whoever puts a job sets its lease (`Settings.lease`).
 _SHARED = {"worker": ("deadline",)}
 _PACKAGE = Path(__file__).parent.parent
-_NO_KEYS = ("file", "ignored", "outdated")
+_NO_KEYS = ("file", "ignored", "outdated", "unset")
 SECTIONS = frozenset(Settings.__struct_fields__) - frozenset(_NO_KEYS)
 # msgspec looks at a class when it is first used, and two threads that are first at once crash the process: so it is
 # used here, where Python lets in one.

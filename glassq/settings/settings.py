@@ -55,12 +55,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """All of glassq.toml. `file` is its path.
 
     `ignored` are the mistakes in sections that this program does not read; those sections hold their defaults.
-    `outdated` are remarks about keys of the last release, which are taken for one more.
+    `outdated` are remarks about keys of the last release, which are taken for one more. `unset` are the keys, such as
+    "bodies.url", of places that the file does not name, so that they follow from the queue.
     """
 
     file: str = ""
     ignored: tuple[str, ...] = ()
     outdated: tuple[str, ...] = ()
+    unset: tuple[str, ...] = ()
     queue: QueueSettings = QueueSettings()
     intake: IntakeSettings = IntakeSettings()
     bodies: BodiesSettings = BodiesSettings()
@@ -81,8 +83,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "routes", named(self.routes))
-        for name, section in resolved(self.queue.url, partial(getattr, self)):
-            msgspec.structs.force_setattr(self, name, section)
+        for shared, section in resolved(self.queue.url, partial(getattr, self)):
+            msgspec.structs.force_setattr(self, shared.section, section)
+            msgspec.structs.force_setattr(self, "unset", (*self.unset, f"{shared.section}.{shared.key}"))
 
     @property
     def longest_deadline(self) -> float:

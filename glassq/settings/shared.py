@@ -32,7 +32,7 @@ class SharedPlace(NamedTuple):
 SHARED_PLACES = (
     SharedPlace(
         *("bodies", "url", "file:///var/lib/glassq/bodies"),
-        "a pool on another host finds none of the bodies over 32 KiB that come in here, and buries their deliveries",
+        "a pool on another host finds none of the large bodies that come in here, and buries their deliveries",
     ),
     SharedPlace(
         *("push", "names", "sqlite:////var/lib/glassq/task-names.db"),
@@ -49,11 +49,11 @@ SHARED_PLACES = (
 )
 
 
-def resolved(queue: QueueUrl, section: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
-    """The sections, by name, with the places that they leave to the queue."""
+def resolved(queue: QueueUrl, section: Callable[[str], Any]) -> Iterator[tuple[SharedPlace, Any]]:
+    """The places that are left to the queue, and the section of each with it."""
     for shared in SHARED_PLACES:
         found = section(shared.section)
         if found is not None and not getattr(found, shared.key):
             where = queue.whole if queue.is_database else shared.here
             value = BodiesUrl(where) if shared.section == "bodies" else where
-            yield shared.section, msgspec.structs.replace(found, **{shared.key: value})
+            yield shared, msgspec.structs.replace(found, **{shared.key: value})

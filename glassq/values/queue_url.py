@@ -36,6 +36,7 @@ class EngineUrl(NamedTuple):
     `package` is the engine's, in queues/. `is_database`: it is a PostgreSQL database, in which all that hosts share may
     live beside the jobs, in tables and locks of ours. `many_hosts`: it is meant for intakes and pools on many hosts.
     `largest` is how large we make a job at most, and `inline` a body in it, in bytes: what is larger goes to the store.
+    `firm`: the engine itself takes no larger job.
     """
 
     package: str
@@ -47,6 +48,7 @@ class EngineUrl(NamedTuple):
     # beanstalkd's default limit (-z); 24 KiB are for the story of a delivery's attempts
     largest: int = 65_535
     inline: int = 32 << 10
+    firm: bool = False
 
 
 def _check_beanstalk(text: str) -> None:
@@ -117,6 +119,7 @@ ENGINES = (
         # 32,768 characters of base64, and what SWF must know of it
         largest=24_000,
         inline=8 << 10,
+        firm=True,
     ),
 )
 _BY_SCHEME = {scheme: row for row in ENGINES for scheme in row.schemes}
@@ -170,6 +173,10 @@ class QueueUrl(str):
     def inline(self) -> int:
         """How large a body in a job may be, in bytes."""
         return self._row.inline
+
+    def needs_store(self, size: int) -> bool:
+        """Whether a body of so many bytes fits into no job, whoever has put it: a task's may be larger elsewhere."""
+        return self._row.firm and size > self._row.inline
 
     @property
     def address(self) -> tuple[str, int] | str:

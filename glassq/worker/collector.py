@@ -176,11 +176,9 @@ class PoolCollector:
         return {_PARKED: parked, _ROUTE_PAUSED: paused}
 
     def _counts(self) -> list[TubeCounts]:
-        found = self._inspector.counts(self._tubes)
-        if not self._prefixes:
-            return found
-        others = [tube for tube in self._inspector.counts() if tube.jobs and self._is_other(tube.name)]
-        return [*found, *others]
+        others = [tube for tube in self._inspector.tubes() if self._is_other(tube)] if self._prefixes else []
+        found = self._inspector.counts([*self._tubes, *others])
+        return [tube for tube in found if tube.jobs or tube.name in self._tubes]
 
     def _is_other(self, tube: str) -> bool:
         """Whether it is that of a queue or a route that the settings no longer have."""

@@ -1,4 +1,4 @@
-"""`glassq` as a process (forked.py), on a real queue with deliveries in every state."""
+"""`glassq` on a real queue with deliveries in every state."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 import os
 import pty
 import subprocess
+import sys
 import tempfile
-from contextlib import suppress
+import threading
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +19,8 @@ import msgspec
 import pytest
 
 from glassq import delivery as envelope
+from glassq import log
+from glassq.cli import main
 from glassq.delivery import Delivery, Evidence
 from glassq.ledger import Entry, open_ledger
 from glassq.settings import LedgerSettings
@@ -33,6 +37,10 @@ if TYPE_CHECKING:
 
 # What a stranger may send to play tricks on a terminal.
 NASTY = "\x1b]0;owned\x07\x1b[2J[red]bold[/red] \u202egpj.exe\x9b31m"
+
+
+#: commands that start programs of ours, which this process would not fork
+PROCESSES = ("doctor", "config")
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,26 @@ class Cli:
         with tempfile.TemporaryFile() as given:
             given.write((answer or "").encode())
             given.seek(0)
-            return self._forked(given.fileno(), *arguments)
+            # commands handle signals
+            here = threading.current_thread() is threading.main_thread() and arguments[0] not in PROCESSES
+            return (self._called if here else self._forked)(given.fileno(), *arguments)
+
+    def _called(self, standard_input: int, *arguments: str) -> Said:
+        """In this process, which takes a fifth of the CPU time of one that is forked."""
+        with ExitStack() as stack:
+            out, err = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
+            numbers = {"stdin": standard_input, "stdout": out.fileno(), "stderr": err.fileno()}
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            for name, number in numbers.items():
+                stream = os.fdopen(number, "r" if name == "stdin" else "w", closefd=False, errors="backslashreplace")
+                patch.setattr(sys, name, stack.enter_context(stream))
+            for name, value in self.env.items():
+                patch.setenv(name, value)
+            code = main.main(["--config", str(self.file), *arguments])
+            log.release()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            return Said(code, forked.text(out), forked.text(err))
 
     def started(self, *arguments: str, answer: str | None = None) -> Said:
         """The same, with a Python of its own from its first instruction on."""

@@ -72,13 +72,15 @@ def test_every_command_explains_itself() -> None:
     ],
     ids=" ".join,
 )
-def test_a_forked_process_does_what_one_does_that_is_started(cli: Cli, queue: Queue, arguments: list[str]) -> None:
+def test_what_is_called_or_forked_does_what_a_start_of_python_does(
+    cli: Cli, queue: Queue, arguments: list[str]
+) -> None:
     put(queue, a_delivery(buried="for a reason"), "buried")
-    forked, started = cli(*arguments), cli.started(*arguments)
-    assert forked.code == started.code
+    called, started = cli(*arguments), cli.started(*arguments)
+    assert called.code == started.code
     # ages and free space are numbers
-    assert re.findall(r"[^\W\d]+", forked.out) == re.findall(r"[^\W\d]+", started.out)
-    assert re.findall(r"[^\W\d]+", forked.err) == re.findall(r"[^\W\d]+", started.err)
+    assert re.findall(r"[^\W\d]+", called.out) == re.findall(r"[^\W\d]+", started.out)
+    assert re.findall(r"[^\W\d]+", called.err) == re.findall(r"[^\W\d]+", started.err)
 
 
 def test_the_version_is_said(offline: Cli) -> None:

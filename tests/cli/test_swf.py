@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import signal
@@ -9,13 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.delivery import Delivery, encode
+from glassq.bodies import DirectoryBodies, with_body
+from glassq.delivery import Delivery, decode, encode
+from glassq.operations import Operations
+from glassq.queues.base import ALL_STATES
+from glassq.queues.beanstalk.protocol import JobStats
 from glassq.queues.swf.client import SwfClient
 from glassq.queues.swf.deciding import SwfDeciding
 from glassq.queues.swf.place import SwfPlace
 from glassq.queues.swf.versions import NEWEST
+from glassq.settings import load
 from tests.cli.amazon import ROUTE, buried, counts, ids, put
-from tests.cli.conftest import Cli, a_delivery
+from tests.cli.conftest import Cli, a_delivery, evidence
 from tests.cli.conftest import put as raw_put
 from tests.conftest import Beanstalkd, Process, wait_for
 from tests.queues.raw import open_queue
@@ -23,7 +29,7 @@ from tests.queues.swf.faults import Faults
 from tests.queues.swf.service import CREDENTIALS, REGION, SwfService
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from glassq.queues.base import State
@@ -124,6 +130,64 @@ def test_everything_moves_to_swf_and_back_though_the_service_is_hostile(
     found = {state: set.union(*(ids(queue, tube, {state}) for tube in tubes)) for state in told}
     assert found["ready"] == {told["ready"].id, *(each.id for each in elsewhere)}
     assert (found["delayed"], found["buried"]) == ({told["delayed"].id}, {told["buried"].id})
+
+
+def test_what_was_just_moved_is_shown_before_anybody_decides_for_it(swf: Cli) -> None:
+    """No pool runs here, and the ledger knows of nothing; the tube that it goes to is not in any list yet."""
+    buried = put(swf)
+    assert swf("bury", buried).code == 0
+    assert swf("move", buried, "--to", "glassq.queue.slow").code == 0
+    for text in (buried, buried[:30]):
+        shown = swf("show", text)
+        assert (shown.code, f"delivery {buried}" in shown.out) == (0, True), shown
+
+
+SIZES = (10, 24_000, 24_001, 60_000)
+
+
+def test_bodies_of_any_size_move_there_and_back_by_way_of_the_body_store(
+    cli: Cli, queue: Queue, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    told = [a_delivery(body=secrets.token_bytes(size)) for size in SIZES]
+    told += [a_delivery(body=b"x" * size, evidence=(evidence(),), buried="no photo") for size in SIZES]
+    for each in told:
+        raw_put(queue, each, "buried" if each.buried else "ready")
+    assert cli("queue", "init", "--url", url).code == 0
+    store = DirectoryBodies(cli.directory / "bodies")
+    moved = cli("move", "--to-engine", url, "--yes", "--json")
+    assert (moved.code, moved.json["sums"]) == (0, {"moved": 8}), moved
+    there = Operations(load(str(cli.file), {}, queue_url=url), actor="me")
+    with there.queue() as inspector:
+        found = {job.ref: decode(job.body) for job in inspector.find(ALL_STATES, ["glassq"])}
+        assert digests(found.values(), store) == digests(told, store)
+        assert {each.id for each in found.values() if each.stored} == {each.id for each in told if len(each.body) > 10}
+    assert cli("move", "--from-engine", url, "--yes").code == 0
+    back = [decode(queue.peek(each.id).body) for each in queue.scan(ALL_STATES, "glassq") if isinstance(each, JobStats)]
+    assert digests(back, store) == digests(told, store)
+    assert {each.id: each.evidence for each in back} == {each.id: each.evidence for each in told}
+
+
+def digests(deliveries: Iterable[Delivery], store: DirectoryBodies) -> dict[str, str]:
+    return {each.id: hashlib.sha256(with_body(each, store).body).hexdigest() for each in deliveries}
+
+
+def test_without_a_body_store_nothing_moves_and_the_setting_is_named(cli: Cli, queue: Queue, url: str) -> None:
+    cli.env.update(CREDENTIALS)
+    cli.configure("[bodies]\n")
+    told = [a_delivery(), a_delivery(body=b"x" * 24_001)]
+    for each in told:
+        raw_put(queue, each, "ready")
+    assert cli("queue", "init", "--url", url).code == 0
+    said = cli("move", "--to-engine", url, "--yes")
+    assert (said.code, "[bodies] url is not set: 1 body is too large for a job there" in said.err) == (78, True), said
+    assert ids(queue, "glassq") == {each.id for each in told}
+    # one that can be written by nobody is told as well
+    cli.configure('[bodies]\nurl = "file:///proc/glassq"\n')
+    said = cli("move", "--to-engine", url, "--yes")
+    assert (said.code != 0, "bodies /proc/glassq: cannot be written" in said.err) == (True, True), said
+    assert ids(queue, "glassq") == {each.id for each in told}
 
 
 def test_what_comes_to_swf_meanwhile_follows(swf: Cli, tmp_path: Path) -> None:

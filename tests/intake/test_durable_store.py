@@ -23,7 +23,8 @@ from glassq.queues.base import NewJob, Receipt
 from glassq.queues.beanstalk.producer import BeanstalkProducer
 from tests.conftest import PATIENCE, Beanstalkd, wait_for
 from tests.intake.conftest import empty
-from tests.intake.test_queue_trouble import FailingDisk, failing_disk
+from tests.intake.test_queue_trouble import failing_disk
+from tests.queues.binlog import break_binlog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -158,11 +159,11 @@ def test_a_frozen_queue_holds_a_batch_for_the_budget_once(on: Callable[..., Kept
 
 
 def test_a_queue_that_went_volatile_gets_nothing_of_the_journal_until_it_is_restarted(
-    on: Callable[..., Kept], failing_disk: FailingDisk
+    on: Callable[..., Kept], failing_disk: Beanstalkd
 ) -> None:
     kept = on(failing_disk)
     (before,) = kept.keep()[1]
-    failing_disk.fail()
+    break_binlog(failing_disk)
     names = []
     for _ in range(3):
         places, name = kept.keep()
@@ -180,10 +181,10 @@ def test_a_queue_that_went_volatile_gets_nothing_of_the_journal_until_it_is_rest
 
 
 def test_what_the_queue_took_into_memory_only_is_not_acknowledged_for_that(
-    on: Callable[..., Kept], failing_disk: FailingDisk
+    on: Callable[..., Kept], failing_disk: Beanstalkd
 ) -> None:
     kept = on(failing_disk)
-    failing_disk.fail()
+    break_binlog(failing_disk)
     other = failing_disk.queue()
     # somebody else hears of it, and we are told INSERTED
     with pytest.raises(NotDurable):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import re
+import time
 from dataclasses import dataclass, field
 
 import pytest
 
 from glassq.causes import Cause
+from glassq.delivery import id_of, made_at
 from glassq.errors import InvalidRequest
 from glassq.operations import follow, replay_plan
 from glassq.operations.filters import Filter, Selection, parse
@@ -145,3 +147,25 @@ def test_a_selection_is_either_ids_or_a_choice(selection: Selection) -> None:
 def test_a_selection_that_says_which() -> None:
     for selection in (Selection(ids=("a",)), Selection(everything=True, limit=3), Selection(filter=Filter(source="x"))):
         selection.check()
+
+
+@pytest.mark.parametrize(
+    ("condition", "ages", "left"),
+    [
+        ("newer-than=2h", (10.0, 7_000.0, 9_000.0, 20_000.0), [10.0, 7_000.0, 9_000.0]),
+        ("older-than=2h", (10.0, 7_000.0, 9_000.0, 20_000.0), [9_000.0, 20_000.0]),
+    ],
+)
+def test_an_id_tells_which_deliveries_are_too_young_or_too_old(
+    condition: str, ages: tuple[float, ...], left: list[float]
+) -> None:
+    """One that is a little too old by its id may have been received later: that is seen when it is read."""
+    wanted = parse([condition]).by_id()
+    assert wanted is not None
+    ids = {age: id_of(int((time.time() - age) * 1000), 0) for age in ages}
+    assert [age for age, key in ids.items() if wanted(key)] == left
+    assert parse(["source=mirror"]).by_id() is None
+
+
+def test_when_an_id_was_made_stands_in_it() -> None:
+    assert made_at(id_of(1_796_000_000_123, 7)) == 1_796_000_000.123

@@ -18,7 +18,7 @@ from glassq.operations.words import span
 @as_json
 @click.pass_context
 def bodies(context: click.Context, as_json: bool) -> None:
-    """Bodies of more than 32 KiB, which are in a store of their own and not in the queue.
+    """Large bodies, which are in a store of their own and not in the queue.
 
     A body goes when its job does. The pool sweeps by itself what a crash has left over.
     """

@@ -140,7 +140,7 @@ def check_push(settings: Settings) -> None:
 def document(settings: Settings) -> Any:
     """The settings as plain values: durations in seconds, sizes in bytes, secrets as the paths of their files."""
     plain = msgspec.to_builtins(settings, enc_hook=_plain)
-    del plain["ignored"], plain["outdated"]
+    del plain["ignored"], plain["outdated"], plain["unset"]
     for section, key in _PLACES:
         if plain[section] is not None:
             plain[section][key] = without_password(plain[section][key])

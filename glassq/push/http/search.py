@@ -148,7 +148,7 @@ class TaskSearch:
         try:
             with self._client.inspector(2 * SEARCH_WITHIN) as inspector:
                 # its tasks may be parked beside it: a queue's name has no dot
-                parked = [found.name for found in inspector.counts() if found.name.startswith(f"{tube}.")]
+                parked = [name for name in inspector.tubes() if name.startswith(f"{tube}.")]
                 yield inspector, [tube, *parked], watch
         finally:
             self._places.release()

@@ -123,10 +123,11 @@ class BeanstalkInspector(SingleCalls):
         prove(self._connection, [probe.id], self._prover, within=PROOF_WITHIN)
 
     def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
-        names = tubes or ()
-        if tubes is None:
-            names = [name for name in self._connection.tubes() if name not in (PROBE_TUBE, SYNCER_TUBE)]
+        names = self.tubes() if tubes is None else tubes
         return [_counts(self._connection.stats_tube(name)) for name in names]
+
+    def tubes(self) -> list[str]:
+        return [name for name in self._connection.tubes() if name not in (PROBE_TUBE, SYNCER_TUBE)]
 
     def first(self, state: WaitingState, tube: str) -> Job | None:
         while (job := self._connection.peek_first(state, tube)) is not None:
@@ -142,6 +143,7 @@ class BeanstalkInspector(SingleCalls):
         *,
         hints: Sequence[str] = (),
         since: str = "",
+        wanted: Callable[[str], bool] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Job]:
         ids = array("Q", filter(None, map(self._number, hints)))

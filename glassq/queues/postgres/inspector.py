@@ -113,6 +113,7 @@ class PostgresInspector(SingleCalls):
         *,
         hints: Sequence[str] = (),
         since: str = "",
+        wanted: Callable[[str], bool] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Job]:
         self._changer.free()

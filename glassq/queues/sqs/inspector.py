@@ -133,6 +133,7 @@ class SqsInspector(SingleCalls):
         *,
         hints: Sequence[str] = (),
         since: str = "",
+        wanted: Callable[[str], bool] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Job]:
         ids = self._shelf.ids(states & CAPABILITIES.lists, tubes, int(since or 0))

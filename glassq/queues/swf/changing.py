@@ -17,7 +17,7 @@ from glassq.queues.aws.text import text_of
 from glassq.queues.key import key_of
 from glassq.queues.swf.forms import LIMITS, SwfForm, form_of, written
 from glassq.queues.swf.history import CHANGE, STATE, Phase, read_history
-from glassq.queues.swf.looking import events_of, find_run
+from glassq.queues.swf.looking import events_of
 from glassq.queues.swf.names import id_of
 from glassq.queues.swf.starting import start_another
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from glassq.queues.base import Change, Job, NewForm
     from glassq.queues.swf.client import SwfClient
-    from glassq.queues.swf.looking import Left, SeenRun
+    from glassq.queues.swf.looking import KnownRuns, Left, SeenRun
 
 
 # Within so many seconds deciders have decided, if there are any; so often it is looked whether they have.
@@ -48,8 +48,9 @@ class RunChanger:
     `refused` says why the last execution was refused, if it was.
     """
 
-    def __init__(self, client: SwfClient, left: Left, *, lease: int) -> None:
+    def __init__(self, client: SwfClient, runs: KnownRuns, left: Left, *, lease: int) -> None:
         self._client = client
+        self._runs = runs
         self._left = left
         self._lease = lease
         self.refused: QueueRefused | None = None
@@ -119,7 +120,7 @@ class RunChanger:
 
     def _as_seen(self, job: Job) -> SeenRun | None:
         """The job's run, if the job is as it was seen, and nobody works it."""
-        seen = find_run(self._client, id_of(job.ref), self._left)
+        seen = self._runs.find(id_of(job.ref))
         if seen is None or not seen.run.is_free:
             return None
         form = seen.run.form

@@ -1,16 +1,18 @@
 """How many jobs a tube has in each state: a list says how many runs are open, and which of them are buried.
 
-Which of the others are ready, reserved or delayed only their histories tell. Of a few all are read. Of many the service
-says how many activities wait for somebody, and the newest tell what the rest is like: an estimate.
+Of the others the service says how many wait for somebody; where these are all, no history is read. Which of the rest
+are at work, and which wait for their time, only histories tell: of few all are read, of many some, for an estimate.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from glassq.queues.base import TubeCounts
-from glassq.queues.swf.looking import open_runs, see
+from glassq.queues.base import ALL_STATES, TubeCounts
+from glassq.queues.swf.history import Phase
+from glassq.queues.swf.looking import open_runs
 from glassq.queues.swf.names import BURIED, list_of, tube_in, tube_tag
 
 if TYPE_CHECKING:
@@ -18,14 +20,14 @@ if TYPE_CHECKING:
 
     from glassq.queues.base import State
     from glassq.queues.swf.client import SwfClient
-    from glassq.queues.swf.looking import Left, OpenRun
+    from glassq.queues.swf.looking import KnownRuns, Left, OpenRun
 
-# So many histories of a tube are read.
-SAMPLE = 100
+# So many histories of a tube are read at most.
+SAMPLE = 20
 
 
 def counted(
-    client: SwfClient, tubes: Sequence[str] | None, paused: Mapping[str, float], left: Left
+    client: SwfClient, known: KnownRuns, tubes: Sequence[str] | None, paused: Mapping[str, float], left: Left
 ) -> list[TubeCounts]:
     """The counts of these tubes; None: of all that have jobs."""
     tag = tube_tag(tubes[0]) if tubes is not None and len(tubes) == 1 else ""
@@ -34,33 +36,37 @@ def counted(
         for run in page:
             runs.setdefault(tube_in(list(run.tags)), []).append(run)
     wanted = sorted(runs) if tubes is None else tubes
-    return [_of_tube(client, tube, runs.get(tube, []), paused.get(tube, 0.0), left) for tube in wanted]
+    found = []
+    for tube in wanted:
+        free = [run for run in runs.get(tube, ()) if BURIED not in run.tags]
+        jobs: Counter[State] = Counter({"buried": len(runs.get(tube, ())) - len(free)})
+        if free:
+            answer = client.insist("count_pending_activity_tasks", within=left(), taskList=list_of(tube))
+            jobs += _of_free(known, free, min(len(free), int(answer["count"])))
+        # a pause is over when it shows 0
+        pause = math.ceil(paused.get(tube, 0.0))
+        found.append(TubeCounts(tube, **{state: jobs[state] for state in ALL_STATES}, paused_for=pause))
+    return found
 
 
-def _of_tube(client: SwfClient, tube: str, runs: Sequence[OpenRun], paused: float, left: Left) -> TubeCounts:
-    free = [run for run in runs if BURIED not in run.tags]
-    found: Counter[State] = Counter({"buried": len(runs) - len(free)})
-    if len(free) <= SAMPLE:
-        found += _seen(client, free, left)
-    else:
-        found += _estimated(client, tube, free, left)
-    # a pause is over when it shows 0
-    until = int(paused) + (paused > int(paused))
-    return TubeCounts(tube, found["ready"], found["reserved"], found["delayed"], found["buried"], paused_for=until)
-
-
-def _seen(client: SwfClient, runs: Sequence[OpenRun], left: Left) -> Counter[State]:
-    found = [see(client, run.workflow, run.run, left) for run in runs]
-    return Counter(seen.run.state for seen in found if seen is not None and seen.run.state is not None)
-
-
-def _estimated(client: SwfClient, tube: str, runs: Sequence[OpenRun], left: Left) -> Counter[State]:
-    answer = client.insist("count_pending_activity_tasks", within=left(), taskList=list_of(tube))
-    ready = min(len(runs), int(answer.get("count", 0)))
-    rest = len(runs) - ready
-    if not rest:
-        return Counter({"ready": ready})
-    sample = _seen(client, runs[:SAMPLE], left)
-    others = sample["reserved"] + sample["delayed"]
-    reserved = round(rest * sample["reserved"] / others) if others else 0
-    return Counter({"ready": ready, "reserved": reserved, "delayed": rest - reserved})
+def _of_free(known: KnownRuns, runs: Sequence[OpenRun], pending: int) -> Counter[State]:
+    """The states of runs that no tag calls buried, newest first; `pending` of them wait for somebody."""
+    rest, waiting = len(runs) - pending, 0
+    found: Counter[State] = Counter()
+    # what is at work, or waits for another attempt, mostly began before what waits for its first
+    sample = runs[-SAMPLE:][::-1]
+    for run in sample:
+        if found.total() >= rest:
+            return found + Counter({"ready": pending})
+        seen = known.see(run)
+        if seen is None or seen.run.state is None:
+            rest -= 1
+        elif seen.run.phase is Phase.READY:
+            waiting += 1
+        else:
+            found[seen.run.state] += 1
+    if len(sample) == len(runs):
+        return found + Counter({"ready": waiting})
+    unseen, others = max(0, rest - found.total()), found["reserved"] + found["delayed"]
+    reserved = round(unseen * found["reserved"] / others) if others else 0
+    return found + Counter({"ready": pending, "reserved": reserved, "delayed": unseen - reserved})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from glassq.errors import WrongTables
 from glassq.queues.base import EngineGauge, Fact
+from glassq.queues.swf.decider import FIRST
 from glassq.queues.swf.forms import MAX_JOB
 from glassq.queues.swf.limits import DELIVERIES, MAX_OPEN
 from glassq.queues.swf.looking import ALL
@@ -44,7 +45,7 @@ def of_domain(client: SwfClient, left: Left) -> Iterator[Fact]:
         yield Fact("decisions", True, said)
 
 
-def of_place(client: SwfClient, job_size: int) -> Iterator[Fact]:
+def of_place(client: SwfClient, left: Left, job_size: int) -> Iterator[Fact]:
     """What is so for long: where the domain is, whether its types are there, and whether our largest job fits."""
     place = client.place
     where = f"Amazon SWF in {place.region}, domain {place.domain}, {place.endpoint or 'its own endpoint'}"
@@ -55,11 +56,25 @@ def of_place(client: SwfClient, job_size: int) -> Iterator[Fact]:
         yield explained(error)
     else:
         yield Fact("domain", True, "its types are those of this version")
+        yield from _of_old_runs(client, left)
     said = f"jobs of up to {MAX_JOB} bytes"
     if job_size <= MAX_JOB:
         yield Fact("job size", True, said)
     else:
         yield Fact("job size", False, f"{said}; a task has up to {job_size}", "add no tasks that are larger")
+
+
+def _of_old_runs(client: SwfClient, left: Left) -> Iterator[Fact]:
+    """How many runs there are still of the version whose runs nothing renews."""
+    kind, oldest = {"name": TYPE, "version": FIRST}, {"oldestDate": datetime.now(UTC) - ALL}
+    answer = client.insist("count_open_workflow_executions", within=left(), startTimeFilter=oldest, typeFilter=kind)
+    if count := int(answer["count"]):
+        yield Fact(
+            "old executions",
+            None,
+            f"{count:,} executions began with an older glassq: what nobody takes of them ends after a year",
+            "have all tubes that `glassq status` shows worked, or move or delete what is in them",
+        )
 
 
 def gauges(client: SwfClient, left: Left) -> tuple[EngineGauge, ...]:

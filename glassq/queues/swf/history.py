@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 RETRY, BURY, RELEASE, DIED = "retry", "bury", "release", "died"
 # An operator's signals: of a form with a new body or another tube, and of one that is as it was but for its state.
 CHANGE, STATE = "change", "state"
+# Why an activity has timed out that nobody took.
+UNTAKEN = "SCHEDULE_TO_START"
 # How the names of timers begin: one until a delivery is due, and one until its run must be renewed.
 DUE_TIMER, RENEWAL = "due", "renewal"
 
@@ -65,6 +67,7 @@ class DeliveryRun:
     the last event, `events` how many there are, and `successor` the run after this one. `pending`: a worker took it
     after an operator had changed it, and before that was decided; the form is that of the operator. `offered`: an
     activity is scheduled that has not ended; `deciding`: somebody decides by a history that may lack the last events.
+    `lacks_type`: it could not go on as a new run, as the type of that is not there.
     """
 
     phase: Phase
@@ -83,11 +86,17 @@ class DeliveryRun:
     pending: bool = False
     offered: bool = False
     deciding: bool = False
+    lacks_type: bool = False
 
     @property
     def state(self) -> State | None:
         """The job's state; None where there is no job any more."""
         return self.form.state if self.phase is Phase.ANEW else _STATES.get(self.phase)
+
+    @property
+    def age(self) -> float:
+        """How long it has lived at its last event, in seconds."""
+        return (self.now - self.began).total_seconds()
 
     @property
     def is_settled(self) -> bool:
@@ -196,6 +205,13 @@ def _lost(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
     return _formed(run, number, form)
 
 
+def _timed_out(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
+    """An attempt that somebody worked is lost; what nobody took may begin anew."""
+    if found.get("timeoutType") == UNTAKEN and run.phase is Phase.READY:
+        return replace(run, phase=Phase.DUE)
+    return _lost(run, number, found)
+
+
 def _canceled(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
     if run.pending:
         return _as_changed(run)
@@ -230,6 +246,10 @@ def _signaled(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
     return _formed(run, number, with_fields(form, seen=0), anew=True)
 
 
+def _could_not_go_on(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
+    return replace(run, lacks_type=found.get("cause", "").startswith("WORKFLOW_TYPE"))
+
+
 def _closed(run: DeliveryRun, number: int, found: Attributes) -> DeliveryRun:
     return replace(run, phase=Phase.CLOSED, successor=found.get("newExecutionRunId", ""))
 
@@ -239,11 +259,12 @@ _EVENTS: dict[str, Callable[[DeliveryRun, int, Attributes], DeliveryRun]] = {
     "ActivityTaskStarted": _started,
     "ActivityTaskCompleted": _completed,
     "ActivityTaskFailed": _failed,
-    "ActivityTaskTimedOut": _lost,
+    "ActivityTaskTimedOut": _timed_out,
     "ActivityTaskCanceled": _canceled,
     "TimerStarted": _timer_started,
     "TimerFired": _timer_fired,
     "WorkflowExecutionSignaled": _signaled,
+    "ContinueAsNewWorkflowExecutionFailed": _could_not_go_on,
     "WorkflowExecutionCompleted": _closed,
     "WorkflowExecutionFailed": _closed,
     "WorkflowExecutionTimedOut": _closed,

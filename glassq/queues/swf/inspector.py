@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, QueueError, QueueUnavailable
 from glassq.queues.base import ALL_STATES, Capabilities, EngineStatus, Job
+from glassq.queues.key import is_delivery_id
 from glassq.queues.single import SingleCalls
 from glassq.queues.swf import facts
 from glassq.queues.swf.changing import RunChanger
 from glassq.queues.swf.counting import counted
 from glassq.queues.swf.decider import YEAR
 from glassq.queues.swf.forms import LIMITS, MAX_JOB, MAX_SECONDS
-from glassq.queues.swf.looking import find_run, job_of, open_runs, probe, see, tag_for
-from glassq.queues.swf.names import id_of, tube_in, tube_tag
+from glassq.queues.swf.looking import KnownRuns, job_of, may_be, open_runs, probe, tag_for
+from glassq.queues.swf.names import id_of, key_in, ref_of, tube_in, tube_tag, workflow_id
 from glassq.queues.swf.pauses import pause, paused
 from glassq.queues.swf.place import NAME
 from glassq.queues.swf.telling import told
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
     from glassq.queues.base import Change, Fact, Happened, NewForm, State, TubeCounts, WaitingState
     from glassq.queues.swf.client import SwfClient
+    from glassq.queues.swf.looking import OpenRun
 
+# So often a search tells how far it is, in seconds.
+TOLD_EVERY = 0.5
 # That of the service's interface.
 VERSION = "2012-01-25"
 CAPABILITIES = Capabilities(
@@ -61,7 +65,8 @@ class SwfInspector(SingleCalls):
     def __init__(self, client: SwfClient, *, lease: int) -> None:
         """`lease` is that of the attempts of what is put, in seconds."""
         self._client = client
-        self._changer = RunChanger(client, self._left, lease=lease)
+        self._runs = KnownRuns(client, self._left)
+        self._changer = RunChanger(client, self._runs, self._left, lease=lease)
         self._deadline = float("inf")
 
     def set_deadline(self, deadline: float) -> None:
@@ -86,7 +91,7 @@ class SwfInspector(SingleCalls):
         if self._changer.refused is not None:
             yield self.explain(self._changer.refused)
         if thorough:
-            yield from facts.of_place(self._client, job_size)
+            yield from facts.of_place(self._client, self._left, job_size)
         found = facts.of_domain(self._client, self._left)
         yield from (fact for fact in found if thorough or fact.ok is False)
 
@@ -99,13 +104,16 @@ class SwfInspector(SingleCalls):
         facts.try_to_put(self._client, self._left)
 
     def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
-        return counted(self._client, tubes, paused(self._client, self._left()), self._left)
+        return counted(self._client, self._runs, tubes, paused(self._client, self._left()), self._left)
+
+    def tubes(self) -> list[str]:
+        found = {tube_in(list(run.tags)) for page in open_runs(self._client, self._left) for run in page}
+        return sorted(found - {""})
 
     def first(self, state: WaitingState, tube: str) -> Job | None:
-        found = list(self.find(frozenset({state}), [tube]))
-        if state == "delayed":
-            return min(found, key=lambda job: job.time_left, default=None)
-        return found[-1] if found else None
+        states: frozenset[State] = frozenset({state})
+        found = self._in_tube(states, tube)
+        return min(found, key=lambda job: job.time_left, default=None) if state == "delayed" else next(found, None)
 
     def find(
         self,
@@ -114,18 +122,27 @@ class SwfInspector(SingleCalls):
         *,
         hints: Sequence[str] = (),
         since: str = "",
+        wanted: Callable[[str], bool] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Job]:
+        # hints would cost more: a list by a tag has a thousand runs in one call
         begin = datetime.fromtimestamp(float(since), UTC) if since else None
-        pages = open_runs(self._client, self._left, tag=tag_for(states, tubes), since=begin)
-        runs = [run for page in pages for run in page if tube_in(list(run.tags)) in tubes]
+        tell = _now_and_then(progress)
+        runs: list[OpenRun] = []
+        there = set(tubes)
+        for run in self._open(states, tubes, since=begin):
+            tell(0, len(runs))
+            there.add(tube_in(list(run.tags)))
+            key = key_in(run.workflow)
+            if may_be(run, states, tubes) and (wanted is None or not is_delivery_id(key) or wanted(key)):
+                runs.append(run)
         for done, run in enumerate(runs):
-            if begin is not None and run.began <= begin:
+            tell(done, len(runs))
+            seen = self._runs.see(run)
+            if seen is None or seen.run.state not in states:
                 continue
-            if progress is not None and done and done % 100 == 0:
-                progress(done, len(runs))
-            seen = see(self._client, run.workflow, run.run, self._left)
-            if seen is not None and seen.run.state in states and seen.run.form.tube in tubes:
+            # one that was moved a moment ago is in the lists of its old tube, and perhaps no list knows of the new one
+            if seen.run.form.tube in tubes or seen.run.form.tube not in there:
                 yield job_of(seen)
 
     def newest(self) -> str:
@@ -166,9 +183,32 @@ class SwfInspector(SingleCalls):
     def close(self) -> None:
         """The client is that of all roles."""
 
+    def ref_of(self, key: str) -> str:
+        return ref_of(workflow_id(key))
+
+    def _open(
+        self,
+        states: frozenset[State],
+        tubes: Sequence[str],
+        *,
+        since: datetime | None = None,
+        oldest_first: bool = False,
+    ) -> Iterator[OpenRun]:
+        """The runs among which such jobs are, as far as a tag tells; those that began after `since`."""
+        tag = tag_for(states, tubes)
+        for page in open_runs(self._client, self._left, tag=tag, since=since, oldest_first=oldest_first):
+            yield from (run for run in page if since is None or run.began > since)
+
+    def _in_tube(self, states: frozenset[State], tube: str) -> Iterator[Job]:
+        """The jobs of this tube, the one that was put first before the others."""
+        for run in self._open(states, [tube], oldest_first=True):
+            seen = self._runs.see(run) if may_be(run, states, [tube]) else None
+            if seen is not None and seen.run.state in states and seen.run.form.tube == tube:
+                yield job_of(seen)
+
     def _get(self, ref: str) -> Job | QueueError:
         try:
-            seen = find_run(self._client, id_of(ref), self._left)
+            seen = self._runs.find(id_of(ref))
         except QueueError as error:
             return error
         return JobNotFound(f"there is no job {ref}") if seen is None else job_of(seen)
@@ -191,3 +231,16 @@ class SwfInspector(SingleCalls):
         except QueueError as error:
             return str(error)
         return ""
+
+
+def _now_and_then(progress: Callable[[int, int], None] | None) -> Callable[[int, int], None]:
+    """What tells how far a search is, each TOLD_EVERY."""
+    told = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if progress is not None and (now := time.monotonic()) - told >= TOLD_EVERY:
+            told = now
+            progress(done, total)
+
+    return tell

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from glassq.errors import JobNotFound
 from glassq.queues.base import Job
 from glassq.queues.swf.history import DeliveryRun, Phase, read_history
-from glassq.queues.swf.names import TYPE, buried_tag, ref_of, tube_tag
+from glassq.queues.swf.names import BURIED, TYPE, buried_tag, ref_of, tube_in, tube_tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 ALL = timedelta(days=366)
 # A list may lag behind so many runs of one execution.
 _FOLLOWED = 5
+# So many executions are known again by one inspector.
+_KNOWN = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,14 @@ class SeenRun:
 
 
 def open_runs(
-    client: SwfClient, left: Left, *, tag: str = "", workflow: str = "", since: datetime | None = None, page: int = 1000
+    client: SwfClient,
+    left: Left,
+    *,
+    tag: str = "",
+    workflow: str = "",
+    since: datetime | None = None,
+    page: int = 1000,
+    oldest_first: bool = False,
 ) -> Iterator[list[OpenRun]]:
     """Pages of deliveries' runs that are open, newest first: those with this tag, or of this execution, or all."""
     chosen: dict[str, Any] = {"typeFilter": {"name": TYPE}}
@@ -65,6 +74,7 @@ def open_runs(
         within=left(),
         startTimeFilter={"oldestDate": since or datetime.now(UTC) - ALL},
         maximumPageSize=page,
+        reverseOrder=oldest_first,
         **chosen,
     )
     for infos in pages:
@@ -85,7 +95,12 @@ def tag_for(states: frozenset[State], tubes: Sequence[str]) -> str:
     only_buried = states == {"buried"}
     if len(tubes) == 1:
         return buried_tag(tubes[0]) if only_buried else tube_tag(tubes[0])
-    return "buried" if only_buried else ""
+    return BURIED if only_buried else ""
+
+
+def may_be(run: OpenRun, states: frozenset[State], tubes: Sequence[str]) -> bool:
+    """Whether its tags leave room for such a delivery: all that a list says of it, and its history need not be read."""
+    return tube_in(list(run.tags)) in tubes and (BURIED not in run.tags or "buried" in states)
 
 
 def events_of(client: SwfClient, workflow: str, run: str, left: Left) -> list[Mapping[str, Any]]:
@@ -99,9 +114,13 @@ def see(client: SwfClient, workflow: str, run: str, left: Left) -> SeenRun | Non
     """What the history of this run says, or that of the one that took its place; None if the delivery is gone."""
     for _ in range(_FOLLOWED):
         try:
-            seen = SeenRun(workflow, run, read_history(events_of(client, workflow, run, left)))
+            events = events_of(client, workflow, run, left)
         except JobNotFound:
             return None
+        if not events:
+            # its history is behind
+            return None
+        seen = SeenRun(workflow, run, read_history(events))
         if seen.run.phase is not Phase.CLOSED:
             return None if seen.run.phase is Phase.DONE else seen
         if not (run := seen.run.successor):
@@ -117,6 +136,36 @@ def find_run(client: SwfClient, workflow: str, left: Left) -> SeenRun | None:
         for found in page:
             return see(client, found.workflow, found.run, left)
     return None
+
+
+class KnownRuns:
+    """Reads histories, and remembers which run each execution has: to look again takes one call, not two."""
+
+    def __init__(self, client: SwfClient, left: Left) -> None:
+        self._client = client
+        self._left = left
+        self._runs: dict[str, str] = {}
+
+    def see(self, run: OpenRun) -> SeenRun | None:
+        """The delivery of a run that a list has; None if it is gone."""
+        return self._noted(run.workflow, see(self._client, run.workflow, run.run, self._left))
+
+    def find(self, workflow: str) -> SeenRun | None:
+        """The open run of this execution; None if there is none."""
+        known = self._runs.get(workflow)
+        if known is not None and (seen := see(self._client, workflow, known, self._left)) is not None:
+            return self._noted(workflow, seen)
+        # that one is over: another of this id may have begun
+        return self._noted(workflow, find_run(self._client, workflow, self._left))
+
+    def _noted(self, workflow: str, seen: SeenRun | None) -> SeenRun | None:
+        if seen is None:
+            self._runs.pop(workflow, None)
+            return None
+        if len(self._runs) >= _KNOWN:
+            self._runs.pop(next(iter(self._runs)))
+        self._runs[workflow] = seen.run_id
+        return seen
 
 
 def probe(client: SwfClient, within: float) -> None:

@@ -19,6 +19,7 @@ NOBODY = {"name": "glassq-nobody"}
 BURIED = "buried"
 _TUBE = "tube:"
 _REF = "swf:"
+_BESIDE = "~"
 # Of a key, or of a tube's name, these are as they are; what is quoted has a % before two hex digits.
 _PLAIN = " !#$&'()*+,;=?@[]"
 _ARN = "arn"
@@ -47,6 +48,16 @@ def ref_of(execution: str) -> str:
 def id_of(ref: str) -> str:
     """The execution's id; "" if this is no reference of a job."""
     return _name(ref.removeprefix(_REF)) if ref.startswith(_REF) and len(ref) > len(_REF) else ""
+
+
+def key_in(execution: str) -> str:
+    """The delivery's id in an execution's, whose name may say besides that another one has it as well."""
+    return unquote(execution).partition(_BESIDE)[0]
+
+
+def beside(key: str, text: str) -> str:
+    """The id of an execution beside one that has this key already."""
+    return _name(f"{key}{_BESIDE}{text}")
 
 
 def tags_of(tube: str, *, buried: bool) -> list[str]:

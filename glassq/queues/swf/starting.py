@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from glassq.queues.swf.decider import settings_of
-from glassq.queues.swf.names import TYPE, ref_of, workflow_id
+from glassq.queues.swf.names import TYPE, beside, ref_of, workflow_id
 from glassq.queues.swf.troubles import AlreadyThere
 from glassq.queues.swf.versions import NEWEST
 
@@ -31,7 +31,7 @@ def start_another(client: SwfClient, key: str, form: SwfForm, *, within: float |
     try:
         _start(client, execution, form, within)
     except AlreadyThere:
-        execution = workflow_id(f"{key}~{uuid4().hex[:12]}")
+        execution = beside(key, uuid4().hex[:12])
         _start(client, execution, form, within)
     return ref_of(execution)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from glassq.queues.base import Happened
 from glassq.queues.swf.forms import SwfForm, read_form
-from glassq.queues.swf.history import BURY, DUE_TIMER, RELEASE, RETRY, attributes_of
+from glassq.queues.swf.history import BURY, DUE_TIMER, RELEASE, RETRY, UNTAKEN, attributes_of
 from glassq.queues.swf.looking import ALL, events_of, open_runs
 from glassq.queues.swf.names import tube_in, workflow_id
 
@@ -71,6 +71,13 @@ def _failed(found: Attributes) -> str:
     return said.get(reason, "the attempt was lost with its process, and given back by the pool")
 
 
+def _timed_out(found: Attributes) -> str:
+    kind = found.get("timeoutType", "")
+    if kind == UNTAKEN:
+        return "nobody has taken it: it waits on in a new run"
+    return f"the attempt was lost: no sign of life ({kind})"
+
+
 def _timer(found: Attributes) -> str:
     return f"waits for {found['startToFireTimeout']} s" if found["timerId"].startswith(DUE_TIMER) else ""
 
@@ -94,7 +101,7 @@ _WORDS: dict[str, Words] = {
     "ActivityTaskStarted": lambda found: f"taken by {found.get('identity') or 'a worker'}",
     "ActivityTaskCompleted": lambda _: "done",
     "ActivityTaskFailed": _failed,
-    "ActivityTaskTimedOut": lambda found: f"the attempt was lost: no sign of life ({found.get('timeoutType', '')})",
+    "ActivityTaskTimedOut": _timed_out,
     "TimerStarted": _timer,
     "TimerFired": lambda found: "is due" if found["timerId"].startswith(DUE_TIMER) else "",
     "WorkflowExecutionSignaled": _signal,

@@ -7,6 +7,7 @@ make its version the NEWEST; the old row goes when no run of that version is ope
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from glassq.queues.swf import decider
@@ -14,5 +15,7 @@ from glassq.queues.swf import decider
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-DECIDERS: dict[str, Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]]] = {decider.VERSION: decider.decide}
+DECIDERS: dict[str, Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]]] = {
+    version: partial(decider.decide, version=version) for version in (decider.FIRST, decider.VERSION)
+}
 NEWEST = decider.VERSION

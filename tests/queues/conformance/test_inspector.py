@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 from msgspec.structs import replace
 
+from glassq import delivery as envelope
 from glassq.errors import JobNotFound, JobTooBig, NotDurable, QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.base import (
     ALL_STATES,
@@ -191,6 +192,29 @@ def test_hints_that_are_right_spare_the_search_and_wrong_ones_do_no_harm(roles: 
     wrong = ["no reference", ready.ref, elsewhere.ref, refs[1], refs[1], "999999999"]
     assert sorted(found(*wrong)) == [b"0", b"1", b"2", b"3"]
     assert sorted(found(refs[1], "999999999")) == [b"0", b"1", b"2", b"3"]
+
+
+def test_whatever_is_wanted_is_found_by_its_id(roles: Roles) -> None:
+    deliveries = [envelope.new("mirror", b"%d" % number, {}) for number in range(4)]
+    refs = [
+        roles.inspector.insert(envelope.encode(each), tube=roles.tube, state="buried", delay=0.0) for each in deliveries
+    ]
+    unread = roles.lie("buried", b"no delivery")
+    wanted = {deliveries[1].id, deliveries[3].id}
+    searched = roles.inspector.find(frozenset({"buried"}), [roles.tube], wanted=wanted.__contains__)
+    found = {job.ref for job in searched}
+    # what nobody can read may be wanted
+    assert {refs[1], refs[3], unread.ref} <= found
+    assert (found == {refs[1], refs[3], unread.ref}) is roles.able.by_key
+    assert [roles.inspector.ref_of(each.id) for each in deliveries] == (refs if roles.able.by_key else [""] * 4)
+
+
+def test_tubes_that_hold_jobs_are_named(roles: Roles) -> None:
+    roles.lie("buried")
+    roles.lie("delayed", tube=roles.other)
+    named = roles.inspector.tubes()
+    assert {roles.tube, roles.other} <= set(named)
+    assert len(named) == len(set(named))
 
 
 def test_only_what_was_put_after_a_mark_is_found(roles: Roles) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 
-from glassq.queues.swf.decider import MANY_EVENTS, OLD, decide
+from glassq.queues.swf.decider import FIRST, MANY_EVENTS, OLD, VERSION, decide
 from glassq.queues.swf.forms import SwfForm, read_form, written
 from glassq.queues.swf.history import read_history
+from glassq.queues.swf.versions import DECIDERS, NEWEST
 
 if TYPE_CHECKING:
     from glassq.queues.base import WaitingState
@@ -76,6 +77,8 @@ BURIED = replace(FORM, state="buried")
 TIMER: Step = ("TimerStarted", 1.0, {"timerId": "due-1"})
 FIRED: Step = ("TimerFired", 91.0, {"timerId": "due-1"})
 RENEWS: Step = ("TimerStarted", 1.0, {"timerId": "renewal"})
+UNTAKEN: Step = ("ActivityTaskTimedOut", OLD, {"timeoutType": "SCHEDULE_TO_START", "scheduledEventId": 3})
+PARKED = replace(FORM, tube="pings.parked")
 LONG = [("MarkerRecorded", 1.0, {})] * MANY_EVENTS
 
 CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
@@ -89,6 +92,34 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         ["schedule attempt-1 at pings: body, losses 0"],
     ),
     "it waits for a worker": (after(DECIDED, SCHEDULED), []),
+    "nobody took it for half a year": (
+        after(DECIDED, SCHEDULED, UNTAKEN),
+        ["anew tube:pings: ready, body, after 0 s"],
+    ),
+    "nor what an operator had changed": (
+        after(DECIDED, SCHEDULED, change(1), UNTAKEN),
+        ["anew tube:pings: ready, next form, after 0 s"],
+    ),
+    "nor what was parked": (
+        after(DECIDED, SCHEDULED, UNTAKEN, form=PARKED),
+        ["anew tube:pings.parked: ready, body, after 0 s"],
+    ),
+    "it could not be renewed": (
+        after(DECIDED, SCHEDULED, UNTAKEN, ("ContinueAsNewWorkflowExecutionFailed", OLD, {"cause": "RATE_EXCEEDED"})),
+        ["anew tube:pings: ready, body, after 0 s"],
+    ),
+    "it was renewed": (
+        after(form=replace(FORM, losses=2, put_at=START.timestamp() - OLD)),
+        ["schedule attempt-1 at pings: body, losses 2"],
+    ),
+    "it was delayed for half a year": (
+        after(DECIDED, TIMER, ("TimerFired", OLD, {"timerId": "due-1"}), form=replace(DELAYED, delay=OLD)),
+        ["anew tube:pings: ready, body, after 0 s"],
+    ),
+    "it was tried for half a year": (
+        after(DECIDED, SCHEDULED, BEGUN, failed("retry", LATER, at=OLD)),
+        ["anew tube:pings: delayed, next form, after 100 s"],
+    ),
     "it is worked": (after(*WORKED), []),
     "it is done": (after(*WORKED, ("ActivityTaskCompleted", 9, {})), ["close"]),
     "it could not be closed": (
@@ -201,6 +232,38 @@ CASES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
 def test_after_each_history_the_same_is_decided(case: str) -> None:
     events, expected = CASES[case]
     assert said(decide(events)) == expected
+
+
+@pytest.mark.parametrize(
+    ("version", "steps", "within"),
+    [
+        (VERSION, (), str(OLD)),
+        # a run is renewed at this age, whatever has happened in it
+        (VERSION, (*WORKED, failed("retry", NEXT, at=1000.0)), str(OLD - 1000)),
+        (FIRST, (), "NONE"),
+    ],
+)
+def test_what_nobody_takes_wakes_a_decider_in_time(version: str, steps: tuple[Step, ...], within: str) -> None:
+    [decision] = decide(after(*steps), version)
+    assert decision["scheduleActivityTaskDecisionAttributes"]["scheduleToStartTimeout"] == within
+
+
+def test_a_run_of_the_version_before_is_decided_by_its_rules_and_goes_on_as_one_of_the_newest() -> None:
+    assert set(DECIDERS) == {FIRST, VERSION} == {"1", NEWEST}
+    for case, (events, expected) in CASES.items():
+        assert said(DECIDERS[FIRST](events)) == expected, case
+    buried = after(*WORKED, failed("bury"))
+    assert version_of(DECIDERS[FIRST](buried)) == (NEWEST, f"glassq-decisions-{NEWEST}")
+    # nobody has made the new type yet: it would fail for ever
+    missing = ("ContinueAsNewWorkflowExecutionFailed", 11.0, {"cause": "WORKFLOW_TYPE_DOES_NOT_EXIST"})
+    refused = after(*WORKED, failed("bury"), missing)
+    assert version_of(DECIDERS[FIRST](refused)) == (FIRST, f"glassq-decisions-{FIRST}")
+
+
+def version_of(decisions: list[dict[str, Any]]) -> tuple[str, str]:
+    [decision] = decisions
+    found = decision["continueAsNewWorkflowExecutionDecisionAttributes"]
+    return found["workflowTypeVersion"], found["taskList"]["name"]
 
 
 def test_what_nobody_of_ours_started_is_buried_for_an_operator() -> None:

@@ -65,7 +65,7 @@ def test_doctor_says_whether_there_is_room_and_somebody_decides(
 def test_a_type_that_is_missing_is_told(client: SwfClient, monkeypatch: pytest.MonkeyPatch) -> None:
     SwfDomain(client).upgrade()
     monkeypatch.setattr(SwfDomain, "known", 1_000)
-    said = {fact.name: fact for fact in facts.of_place(client, 100_000)}
+    said = {fact.name: fact for fact in facts.of_place(client, lambda: 20.0, 100_000)}
     assert ("queue init" in said["domain"].todo, said["domain"].ok) == (True, False)
     assert (said["job size"].ok, said["queue"].ok) == (False, True)
 
