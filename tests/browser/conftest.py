@@ -118,7 +118,7 @@ def signed_in(browser: Browser, house: House) -> Any:
     context = browser.new_context()
     tab = Tab(context.new_page(), house.url)
     tab.page.goto(house.link())
-    assert tab.focused() == "Sign in as anna (operator)"
+    tab.has_focus("Sign in as anna (operator)")
     tab.press("Enter")
     tab.at("/$")
     state = context.storage_state()

@@ -70,6 +70,7 @@ class House:
         self._cookie = ""
         self._asked = 0.0
         self._found = ""
+        self._tubes = {"glassq"}
         # room for a line of 64 KiB
         self._server = Beanstalkd(directory, options=("-z", "131072"))
         self._queue = self._server.queue()
@@ -186,6 +187,7 @@ class House:
         )
         known = {"received": at - timedelta(minutes=1), "attempt": 2, "failures": 2, "evidence": evidence}
         buried = msgspec.structs.replace(made, buried=f"{message} (gave up after 2 attempts)", **{**known, **fields})
+        self._tubes.add(tube)
         # not ready: the pool would take it
         job = self._queue.put(envelope.encode(buried), delay=3600, tube=tube)
         self._queue.reserve_job(job)
@@ -267,4 +269,4 @@ class House:
 
     def buried(self) -> int:
         """How many are buried, by the queue."""
-        return self._queue.stats_tube("glassq").buried
+        return sum(self._queue.stats_tube(tube).buried for tube in self._tubes)

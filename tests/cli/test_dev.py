@@ -161,8 +161,9 @@ def page(url: str) -> str:
 
 
 def consoles(home: Path) -> list[int]:
-    """The processes of the console of this directory."""
-    return [pid for pid in working_in(home) if b"glassq-console" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    """The processes of the console of this directory, from their first moment on."""
+    names = re.compile(rb"glassq-console|glassq\.programs\.console")
+    return [pid for pid in working_in(home) if names.search(Path(f"/proc/{pid}/cmdline").read_bytes())]
 
 
 def test_ctrl_c_while_the_console_starts_is_a_stop_as_any_other(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from glassq.console.server import THREADS
 from glassq.ledger import Entry, open_ledger
 from glassq.operations import activity
 from glassq.operations.filters import Filter
+from glassq.operations.filters import Filter
 from glassq.operations.progress import Silent
 from tests.cli.conftest import NASTY, a_delivery, evidence, put
 from tests.conftest import Beanstalkd
@@ -237,7 +238,7 @@ def test_a_request_that_cannot_be_right_is_refused_in_words(viewer: Browser, pat
 
 
 def test_a_delivery_leads_to_its_group_while_it_is_buried(viewer: Browser, at_work: Site) -> None:
-    (entry,) = at_work.console.census.snapshot().entries
+    (entry,) = at_work.console.census.snapshot().matching(Filter(), NOW)
     answer = viewer.get(f"/d/{entry.delivery}/group")
     assert (answer.status_code, answer.headers["location"]) == (303, f"/buried/{entry.cause.id}")
     done = viewer.json("/live.json?state=done")[0]["delivery"]

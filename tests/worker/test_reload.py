@@ -95,11 +95,12 @@ def test_a_reload_that_cannot_be_fails_with_its_reason_and_changes_nothing(run: 
     run.write_handlers(HANDLERS)
     assert run.reload().code == 0
     assert TOLD not in run.says("status")
-    told = run.recorded()
-    assert told[0] == ("done", "glassq-worker", "")
-    # where the settings themselves are wrong, nobody knows where the ledger is
-    if kind in ("handler", "secret"):
-        assert (told[1][0], says in told[1][2]) == ("failed", True)
+    assert run.recorded()[0] == ("done", "glassq-worker", "")
+    if kind == "handler":
+        mistake(run, kind)
+        assert run.reload().code == 78
+        state, program, note = run.recorded()[0]
+        assert (state, program, says in note) == ("failed", "glassq-worker", True)
 
 
 def test_a_reload_ends_when_it_is_in_effect(run: Reloaded) -> None:
