@@ -7,13 +7,15 @@ cannot be written is told when it can be again.
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter, deque
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from glassq.causes import fold
+from glassq.causes import fold, reason
 from glassq.errors import LedgerError, NotNotified
-from glassq.log import fields, logger
+from glassq.log import escape, fields, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +29,10 @@ log = logger("glassq.notify")
 OVERLAP = 60.0
 # That of times in the ledger.
 RESOLUTION = timedelta(microseconds=1)
+# What a chat would make of words: a link, or a call of everybody in the room.
+# https://docs.slack.dev/messaging/formatting-message-text
+_MARKED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_EVERYBODY = re.compile(r"@(?=channel|here|all|everyone)", re.IGNORECASE)
 # A message names so many causes; the rest is one number.
 MAX_CAUSES = 10
 MINUTE = 60.0
@@ -113,7 +119,7 @@ def document(entries: Sequence[Entry], paused: Mapping[str, str], host: str, con
     With the console's URL it has that of each group, and of all; it leads there as long as the delivery is buried.
     `text` says all of it in words, as chat programs with incoming webhooks want it (Slack, Mattermost).
     """
-    found = [((entry.source, fold(entry.reason)), entry.delivery) for entry in entries]
+    found = [((entry.source, fold(reason(entry.reason))), entry.delivery) for entry in entries]
     latest = dict(found)
     named = Counter(cause for cause, _ in found).most_common(MAX_CAUSES)
     listed = [
@@ -127,13 +133,14 @@ def document(entries: Sequence[Entry], paused: Mapping[str, str], host: str, con
         for (source, cause), count in named
     ]
     others = len(entries) - sum(count for _, count in named)
-    words = [
+    told = [
         f"{count} of {source}: {cause} (last: {_group(console, latest[source, cause]) or latest[source, cause]})"
         for (source, cause), count in named
     ]
     if others:
-        words.append(f"{others} of other causes")
-    words += [f"route {route} has paused itself: {why}" for route, why in paused.items()]
+        told.append(f"{others} of other causes")
+    told += [f"route {route} has paused itself: {why}" for route, why in paused.items()]
+    words = [_as_said(each) for each in told]
     where = f"{console}/buried" if console else "`glassq buried --by reason`"
     number = "1 delivery was" if len(entries) == 1 else f"{len(entries)} deliveries were"
     return {
@@ -153,4 +160,9 @@ def document(entries: Sequence[Entry], paused: Mapping[str, str], host: str, con
 
 def _group(console: str, delivery: str) -> str:
     """The console's URL that leads to the group of a delivery; "" without a console."""
-    return f"{console}/d/{delivery}/group" if console else ""
+    return f"{console}/d/{quote(delivery, safe='')}/group" if console else ""
+
+
+def _as_said(words: str) -> str:
+    """One line for a chat. Part of it strangers wrote, and no chat may take that for more than words."""
+    return _EVERYBODY.sub("@ ", escape(" ".join(words.split()))).translate(_MARKED)

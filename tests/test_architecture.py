@@ -121,7 +121,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     ),
     "loading": frozenset({"errors", "excerpts", "handler", "log", "named", "policy", "routes", "settings", "values"}),
     "queues": frozenset(
-        {"descriptors", "connections", "database", "envelope", "errors", "files", "host", "settings", "values"}
+        {"descriptors", "connections", "database", "envelope", "errors", "files", "host", "mask", "settings", "values"}
     ),
     "sources": frozenset(
         {"backoff", "content", "errors", "files", "https_get", "log", "mistakes", "named", "settings"}

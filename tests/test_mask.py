@@ -57,6 +57,23 @@ SECRETS = [
     ("https://ghp_abcdefghij0123456789@github.com/x", "https://***@github.com/x"),
     ("GET https://x/?key=AIzaabc&alt=json", "GET https://x/?key=***&alt=json"),
     ("https://x/cb?code=4/0AX4XfWh0123456789&scope=a", "https://x/cb?code=***&scope=a"),
+    ("<user><password>abc</password></user>", "<user><password>***</password></user>"),
+    ('<w:Password Type="text">abc</w:Password>', '<w:Password Type="text">***</w:Password>'),
+    ("<accessToken><![CDATA[a</b]]></accessToken>", "<accessToken>***</accessToken>"),
+    (
+        '--b\r\nContent-Disposition: form-data; name="api_key"\r\n\r\na\r\nb\r\n--b--',
+        '--b\r\nContent-Disposition: form-data; name="api_key"\r\n\r\n***\r\n--b--',
+    ),
+    (
+        'name="token"; filename="t"\nContent-Type: text/plain\n\nabc\n--b',
+        'name="token"; filename="t"\nContent-Type: text/plain\n\n***\n--b',
+    ),
+    (
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----",
+        "-----BEGIN RSA PRIVATE KEY-----***-----END RSA PRIVATE KEY-----",
+    ),
+    ("https://hooks.slack.com/services/T0/B0/abc is away", "https://hooks.slack.com/services/*** is away"),
+    ("called with AIzaSyA01234567890123456789012345678901", "called with ***"),
     ("?url=https%3A%2F%2Fx%3Ftoken%3Dabc&y=1", "?url=https%3A%2F%2Fx%3Ftoken%3D***&y=1"),
     ('client_secret = "GOCSPX-abc"', "client_secret = ***"),
     ("password: hunter2", "password: ***"),
@@ -131,6 +148,9 @@ SENTENCES = [
     "api-key: not set",
     "invalid token: 'foo'",
     "token_uri=https://oauth2.googleapis.com/x",
+    "<token_uri>https://oauth2.googleapis.com/x</token_uri>",
+    "<userToken>anna</userToken><token/>",
+    'form-data; name="token_type"\n\nBearer\n--b',
 ]
 
 
@@ -157,6 +177,34 @@ def test_a_body_is_masked_inside_of_its_texts_too() -> None:
         "url": "https://u:***@host/?key=***",
     }
     assert "abc" not in str(masked_body(twice.encode()))
+
+
+def test_a_value_that_stands_beside_its_name_is_masked() -> None:
+    body = {
+        "headers": [{"name": "Authorization", "value": "abc"}, {"name": "Host", "value": "x"}],
+        "Tags": [{"Key": "db-password", "Value": ["abc"]}],
+        "value": "shown",
+        "": "shown",
+    }
+    assert masked_body(json.dumps(body).encode()) == {
+        "headers": [{"name": "Authorization", "value": "***"}, {"name": "Host", "value": "x"}],
+        "Tags": [{"Key": "db-password", "Value": "***"}],
+        "value": "shown",
+        "": "shown",
+    }
+
+
+def test_short_names_of_secrets_hold_one_where_they_hold_a_text() -> None:
+    body = {"auth": {"user": "anna", "pass": "abc"}, "JWT": "abc", "tests": {"pass": 5, "fail": 2}, "passed": "all"}
+    masked = {"auth": {"user": "anna", "pass": "***"}, "JWT": "***", "tests": {"pass": 5, "fail": 2}, "passed": "all"}
+    assert masked_body(json.dumps(body).encode()) == masked
+
+
+@pytest.mark.parametrize(
+    "part", ["\u017fecret: hunter22", "auth\u0131r\u0131zation=x1", "\u00e9 bearer a.b", "BASIC a.b=", "K\u212aEY"]
+)
+def test_letters_that_are_the_same_in_another_case_hide_nothing(part: str) -> None:
+    assert masked_text(f"{part} ") == masked_text(f"{part} \u00e9").replace(" \u00e9", " ")
 
 
 def test_a_body_s_keys_that_only_sound_like_a_secret_s_are_shown() -> None:
@@ -192,6 +240,12 @@ UNITS += [
     "token \n",
     "-eyJ",
     "xoxb-",
+    "<token></",
+    "<a:token x='</",
+    "<token><![CDATA[</",
+    'name="token"\n\n',
+    'name="token"\na\n',
+    "-----BEGIN PRIVATE KEY-----",
 ]
 
 

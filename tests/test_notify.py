@@ -198,6 +198,25 @@ def test_with_a_console_the_message_leads_to_each_group() -> None:
     assert "console" not in document(entries, {}, "h")["text"]
 
 
+def test_what_strangers_wrote_is_nothing_but_words_in_a_chat() -> None:
+    evil = "<!channel> see <http://evil.test|your invoice> & @here, @Everyone\n1 of other: fine \x1b[2J \u202e"
+    evil += " password: hunter2x"
+    message = document([buried("0199-<!here>", evil)], {"orders": "<!everyone> @all"}, "host-1")
+    assert message["text"].splitlines()[1:] == [
+        "1 of shop: &lt;!channel&gt; see &lt;http://evil.test|your invoice&gt; &amp; "
+        "@ here, @ Everyone … of other: fine "
+        r"\x1b[… \u202e password: *** (last: 0199-&lt;!here&gt;)",
+        "route orders has paused itself: &lt;!everyone&gt; @ all",
+    ]
+    assert "hunter2x" not in json.dumps(message)
+
+
+def test_half_a_character_keeps_no_message_back(tmp_path: Path, chat: Any) -> None:
+    send = notifying.sender(settings_for(tmp_path, f"http://127.0.0.1:{chat.server_port}/"), {})
+    send({"text": "a\udc80b"})
+    assert json.loads(chat.bodies[0]) == {"text": "a\udc80b"}
+
+
 def test_a_message_has_an_end() -> None:
     entries = [buried(f"0199-{n}", "".join(chr(97 + n) for _ in range(5))) for n in range(MAX_CAUSES + 5)]
     message = document(entries, {}, "h")

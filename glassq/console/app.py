@@ -6,6 +6,7 @@ import hashlib
 import re
 import time
 from collections import defaultdict
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -27,6 +28,7 @@ from glassq.operations.document import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
 
     from glassq.console.console import Console
     from glassq.console.request import Answer, FormFields
@@ -90,9 +92,15 @@ class PageResource:
                 url=_url(req),
                 visitor=req.context.visitor,
             )
-            _write(self._console, route.page(self._console, request), request, req, resp)
+            with self._place(route, actor):
+                _write(self._console, route.page(self._console, request), request, req, resp)
 
         return respond
+
+    def _place(self, route: PageRoute, actor: Actor) -> AbstractContextManager[None]:
+        """One of the threads that make pages; what needs an operator is never kept waiting by those who look."""
+        looks = route.method == "GET" and route.role is not Role.NOBODY
+        return self._console.pages.one(f"{actor.door} {actor.name}") if looks else nullcontext()
 
 
 def _never_twin_a_post(req: falcon.Request) -> None:

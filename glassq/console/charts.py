@@ -22,19 +22,25 @@ LEFT, BOTTOM, TOP = 44, 18, 6
 MAX_BARS, MAX_POINTS = 72, 180
 # A line is broken where nobody looked for so many seconds.
 GAP = 180.0
+# A remark needs so much room, and a time so much beside the left axis.
+MIN_REMARK, MIN_TICK = 260.0, 20.0
 SPARK_WIDTH, SPARK_HEIGHT = 120, 24
-_STEPS = (1, 2, 2.5, 5, 10)
+_STEPS = (1, 2, 3, 4, 5, 6, 8, 10)
 # Between two times below a chart, in minutes, by its hours.
 _TIMES = {1: 10, 6: 60, 24: 240}
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One line, or the bars of one name: `path` is SVG's; `kind` is a class of the style sheet."""
+    """One line, or the bars of one name: `path` is SVG's; `kind` is a class of the style sheet.
+
+    `area` is the path of what lies below a line ("": nothing is filled).
+    """
 
     name: str
     kind: str
     path: str
+    area: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,10 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What is drawn, and the same as a table: `words` say in a sentence what it shows."""
+    """What is drawn, and the same as a table: `words` say in a sentence what it shows.
+
+    `remark` stands where it has nothing to show: in its middle, or, up to `blank`, where nobody looked yet.
+    """
 
     title: str
     words: str
@@ -56,29 +65,42 @@ class Chart:
     below: tuple[Tick, ...]
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    remark: str = ""
+    blank: float = 0.0
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to draw."""
         return not self.rows
 
+    @property
+    def remark_at(self) -> float:
+        """Where the middle of the remark is."""
+        return (LEFT + (self.blank or WIDTH)) / 2
+
 
 def lines(title: str, samples: Sequence[CountSample], begin: float, end: float) -> Chart:
     """The backlog of a time (Unix times), and of it what is ready."""
-    shown = thinned(samples)
+    shown, gap = thinned(samples), GAP * _every(samples, MAX_POINTS)
     top = nice(max((each.backlog for each in shown), default=0))
     kinds: tuple[tuple[str, str, Callable[[CountSample], int]], ...] = (
         ("all that waits", "all", lambda each: each.backlog),
         ("ready", "ready", lambda each: each.ready),
     )
-    shapes = tuple(Shape(name, kind, _line(shown, value, top, begin, end)) for name, kind, value in kinds)
+    shapes = tuple(
+        Shape(name, kind, path, _area(path) if kind == "all" else "")
+        for name, kind, value in kinds
+        for path in [_line(shown, value, top, begin, end, gap)]
+    )
     rows = tuple(
         (clock(each.at), f"{each.ready:,}", f"{each.working:,}", f"{each.delayed:,}", f"{each.buried:,}")
         for each in shown[:: max(1, len(shown) // MAX_BARS)]
     )
-    words = _line_words(shown)
+    words = _line_words(samples)
     columns = ("UTC", "ready", "working", "delayed", "buried")
-    return Chart(title, words, shapes, _left(top), _below(begin, end), columns, rows)
+    blank = _x(shown[0].at, begin, end) if shown and shown[0].at - begin > GAP else 0.0
+    remark = f"sampled since {clock(shown[0].at)}: the curve grows from there" if blank - LEFT > MIN_REMARK else ""
+    return Chart(title, words, shapes, _left(top), _below(begin, end), columns, rows, remark, blank)
 
 
 def bars(title: str, minutes: Sequence[Minute], begin: float, end: float) -> Chart:
@@ -103,7 +125,19 @@ def bars(title: str, minutes: Sequence[Minute], begin: float, end: float) -> Cha
     each = "each minute" if size == 1 else f"every {size} minutes"
     sums = [sum(counts[index] for _, counts in groups) for index in range(3)]
     words = f"{sums[0]:,} done, {sums[1]:,} failed and {sums[2]:,} buried; a bar for {each}"
-    return Chart(title, words, shapes, _left(top), _below(begin, end), ("UTC", "done", "failed", "buried"), rows)
+    columns = ("UTC", "done", "failed", "buried")
+    if groups and not any(sums):
+        return Chart(title, words, shapes, _left(top)[:1], _below(begin, end), columns, rows, "nothing was worked")
+    return Chart(title, words, shapes, _left(top), _below(begin, end), columns, rows)
+
+
+def spark_words(values: Sequence[float]) -> str:
+    """What a small line shows, in words; "" where there is none."""
+    if len(values) < 2:
+        return ""
+    if min(values) == max(values):
+        return f"{values[0]:,} all the time"
+    return f"{values[-1]:,} now, at least {min(values):,}, at most {max(values):,}"
 
 
 def spark(values: Sequence[float]) -> str:
@@ -120,9 +154,15 @@ def spark(values: Sequence[float]) -> str:
 
 
 def thinned(samples: Sequence[CountSample], most: int = MAX_POINTS) -> list[CountSample]:
-    """At most so many of them, evenly; the last one always."""
-    every = max(1, -(-len(samples) // most))
-    return list(reversed(list(reversed(samples))[::every]))
+    """At most so many of them: of some that follow one another the one with the most jobs, and the last one always."""
+    every = _every(samples, most)
+    parts = [samples[max(0, end - every) : end] for end in range(len(samples) - 1, 0, -every)]
+    highest = [max(part, key=lambda each: each.backlog) for part in reversed(parts)]
+    return [*highest, *samples[-1:]]
+
+
+def _every(samples: Sequence[CountSample], most: int) -> int:
+    return max(1, -(-(len(samples) - 1) // (most - 1)))
 
 
 def nice(largest: float) -> int:
@@ -147,14 +187,22 @@ def short(number: float) -> str:
 
 
 def _line(
-    samples: Iterable[CountSample], value: Callable[[CountSample], int], top: int, begin: float, end: float
+    samples: Iterable[CountSample], value: Callable[[CountSample], int], top: int, begin: float, end: float, gap: float
 ) -> str:
     parts, before = [], float("-inf")
     for each in samples:
-        start = "L" if each.at - before <= GAP else "M"
+        start = "L" if each.at - before <= gap else "M"
         parts.append(f"{start}{_x(each.at, begin, end):.1f},{_y(value(each), top):.1f}")
         before = each.at
     return " ".join(parts)
+
+
+def _area(line: str) -> str:
+    """What lies below a line, each of its parts by itself."""
+    base = _y(0, 1)
+    parts = [part.split() for part in line.replace("M", "|M").split("|") if part]
+    closed = (f"{' '.join(part)} V{base:.1f} H{part[0][1:].partition(',')[0]}z" for part in parts if len(part) > 1)
+    return " ".join(closed)
 
 
 def _line_words(samples: Sequence[CountSample]) -> str:
@@ -186,8 +234,9 @@ def _left(top: int) -> tuple[Tick, ...]:
 def _below(begin: float, end: float) -> tuple[Tick, ...]:
     every = _TIMES.get(round((end - begin) / 3_600), 240) * 60
     first = -(-int(begin) // every) * every
-    # the last one would be cut off
-    return tuple(Tick(_x(at, begin, end), clock(at)) for at in range(first, int(end - every / 8), every))
+    # the last one would be cut off, and the first one stand over the axis
+    places = ((_x(at, begin, end), at) for at in range(first, int(end - every / 8), every))
+    return tuple(Tick(x, clock(at)) for x, at in places if x > LEFT + MIN_TICK)
 
 
 def _x(at: float, begin: float, end: float) -> float:

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 LOGINS, LOGIN_PAUSE = 5, 30.0
 # Of the server's threads so many may search, or ask the queue for one delivery: a pause, or a stop, finds one free.
 SEARCHES, LOOKUPS = 2, 4
+# And so many may make pages, so many of them for one person: whatever is slow, a button finds a thread.
+PAGES, PAGES_EACH = 6, 4
 # The actor of what the console does by itself.
 ITSELF = "glassq-console"
 # Who is refused and has no name.
@@ -78,6 +80,7 @@ class Console:
         self.tries = Tries(LOGINS, LOGIN_PAUSE, time.monotonic)
         self.searches = Places(SEARCHES, 1, "searches")
         self.lookups = Places(LOOKUPS, LOOKUPS, "looks at single deliveries")
+        self.pages = Places(PAGES, PAGES_EACH, "pages")
         self.assets = Assets()
         self.renderer = Renderer(self.assets, self.base, self.adapt)
         self.operations = self._operations(ITSELF)
@@ -108,7 +111,7 @@ class Console:
 
     def operations_for(self, actor: Actor) -> Operations:
         """What this actor does on the installation."""
-        return self._operations(actor.name, actor.via)
+        return self._operations(actor.identity, actor.via)
 
     def _operations_of(self, actor: Actor | None) -> Operations:
         return self._operations(NOBODY) if actor is None else self.operations_for(actor)

@@ -53,10 +53,5 @@ def named(asked: Mapping[str, str]) -> str:
     return "".join(f" --{name}{_joined(value)}" for name, value in asked.items() if value)
 
 
-def quoted(word: str) -> str:
-    """The word of a command; where it looks like an option, the command is told that none follows."""
-    return f"-- {shlex.quote(word)}" if word.startswith("-") else shlex.quote(word)
-
-
 def _joined(value: str) -> str:
     return f"{'=' if value.startswith('-') else ' '}{shlex.quote(value)}"

@@ -7,7 +7,7 @@
 | changes something, and is not of our own pages  | 403: Sec-Fetch-Site must be same-origin; without it, Origin ours   |
 | is larger than MAX_BODY                         | 413                                                                |
 | has a body that is neither a form nor JSON      | 415: what other sites can send without asking is not read          |
-| is one too many of its session, or of strangers | 429; never one that brings a link that signs in                    |
+| is one too many of this person, or of strangers | 429; never one that brings a link that signs in                    |
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # In bytes: a body of the largest job as a form has it, with an indented line for each value.
 MAX_BODY = 256 << 10
-# Requests a second of one session, and how many may come at once: a page with all that belongs to it.
+# Requests a second of one person, and how many may come at once: a page with all that belongs to it.
 PER_SECOND, AT_ONCE = 20.0, 40.0
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # The ending of a page's twin.
@@ -132,10 +132,11 @@ class Guard:
 
     def _asker(self, req: falcon.Request) -> str:
         context = req.context
-        if context.session is not None:
-            return f"session {context.session.id}"
+        # not by session: whoever may sign in begins as many as they like
         if context.visitor is not None:
             return f"{context.visitor.door} {context.visitor.name}"
+        if context.session is not None:
+            return f"{context.session.door} {context.session.name}"
         # at this door all users of the machine have one address: none of them may keep out who has a link
         name = self._links.look({**context.params, **context.form}.get("code", ""))
         return f"link of {name}" if name else f"address {req.remote_addr}"

@@ -242,11 +242,13 @@ class Planner:
         if self._ids:
             more = " ..." if len(self._ids) > _SHOWN_IDS else ""
             reason = self._form.get("reason", "").strip()
-            words += [*(["--reason", reason] if kind == "bury" and reason else []), *self._ids[:_SHOWN_IDS]]
+            words += ["--reason", reason] if kind == "bury" and reason else []
+            ids = list(self._ids[:_SHOWN_IDS])
             # a trial of one waits for what comes of it
-            words += ["--follow"] if kind == "kick" and len(self._ids) == 1 else []
-            words += ["--again"] if kind == "replay" and self._form.get("again") == "1" else []
-            return {"all": shlex.join(words) + more}
+            options_ = ["--follow"] if kind == "kick" and len(ids) == 1 else []
+            options_ += ["--again"] if kind == "replay" and self._form.get("again") == "1" else []
+            odd = any(id_.startswith("-") for id_ in ids)
+            return {"all": shlex.join([*words, *options_, "--", *ids] if odd else [*words, *ids, *options_]) + more}
         base = shlex.join(words) + (options(self._form) or " --all")
         if kind != "kick":
             return {"all": base}

@@ -139,7 +139,7 @@ class Plans:
         """The plan that this actor made at the same door. Raises NotFound, also where it is another one's."""
         with self._lock:
             plan = self._plans.get(id_)
-            if plan is None or (plan.maker, plan.via) != (actor.name, actor.via) or plan.until < self._clock():
+            if plan is None or (plan.maker, plan.via) != (actor.identity, actor.via) or plan.until < self._clock():
                 minutes = LIFE // timedelta(minutes=1)
                 raise NotFound(f"no such plan of yours: a plan is kept for {minutes} minutes, make it anew")
             return plan
@@ -161,12 +161,17 @@ class Plans:
         ours = [id_ for id_, plan in alive.items() if (plan.maker, plan.via) == (newest.maker, newest.via)]
         for id_ in ours[:-MOST]:
             del alive[id_]
-        left = sum(len(plan.jobs) for plan in alive.values())
+        left = sum(map(_held, alive.values()))
         for id_ in list(alive)[:-1]:
             if left <= MOST_CHOSEN:
                 break
-            left -= len(alive.pop(id_).jobs)
+            left -= _held(alive.pop(id_))
         self._plans = alive
+
+
+def _held(plan: ActionPlan) -> int:
+    """How many deliveries it holds; once it is carried out, its run has them."""
+    return 0 if plan.run else plan.chosen
 
 
 def _over(_operations: Operations, _queue: Inspector, _progress: RunFollower, _pace: Pace) -> Report:

@@ -89,7 +89,7 @@ class Renderer:
         )
         self._env.filters.update(ago=_ago, moment=_moment, clock=_clock, day=_day, precise=_precise)
         # jinja leaves the slash, which is in names of tubes
-        self._env.filters.update(count=_count, span=_span, adapt=adapt, urlencode=_quoted)
+        self._env.filters.update(count=_count, span=_span, rate=_rate, adapt=adapt, urlencode=_quoted)
         self._env.globals.update(command=lambda words: adapt(f"`glassq {words}`").strip("`"))
         self._env.globals.update(static=lambda name: f"{base}{assets.path(name)}", url=lambda path: f"{base}{path}")
 
@@ -144,6 +144,13 @@ def _precise(value: datetime | None) -> str:
 
 def _count(value: int | None) -> str:
     return f"{value:,}" if value is not None else "-"
+
+
+def _rate(value: float | None) -> str:
+    """So many in a second, or what is rarer, in a minute."""
+    if value is None:
+        return "-"
+    return f"{value:.3g}/s" if value >= 1 or not value else f"{value * 60:.3g}/min"
 
 
 def _span(value: float | None) -> str:

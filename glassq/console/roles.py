@@ -33,6 +33,11 @@ class Actor:
     door: Door
 
     @property
+    def identity(self) -> str:
+        """Who that is, in plans and in the trail: what a proxy says is no name of a user of this machine."""
+        return f"{self.name} (proxy)" if self.door == "proxy" else self.name
+
+    @property
     def via(self) -> str:
         """From where this one acts, as plans and the trail say it."""
         return f"{VIA}/{self.door}"

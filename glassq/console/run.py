@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -123,6 +124,16 @@ def recorded(told: Activity) -> Run:
         run.left = told.left
     run.steps = ((told.ended or told.at, told.note),) if told.note else ()
     run.sums = dict(Counter({"done": told.done, Did.NOTHING.value: told.failed}))
-    file = _FILE.search(told.note)
-    run.file = file[1] if file and told.did == "archive" else ""
+    run.file = _file_in(told.note) if told.did == "archive" else ""
     return run
+
+
+def _file_in(note: str) -> str:
+    """The file whose way back a note says; "" where it says none."""
+    found = _FILE.search(note)
+    if found is None:
+        return ""
+    try:
+        return next(iter(shlex.split(found[1])), "")
+    except ValueError:
+        return found[1]

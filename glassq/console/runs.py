@@ -43,6 +43,8 @@ log = logger("glassq.console")
 
 # So many run at a time; the others wait.
 AT_A_TIME = 2
+# And so many wait, or go on, at all: each has a thread.
+MOST_AT_ONCE = 50
 # Of those that are over, so many are kept; the ledger has the others.
 MOST_KEPT = 200
 # How long a stop of the console waits for runs, in seconds.
@@ -117,12 +119,14 @@ class Runs:
         """Begins to carry out a plan; the run's id. Raises Conflict while the console ends."""
         operations = self._operations_for(actor)
         id_ = f"{self._instance}{new_id()}"
-        run = Run(id_, plan.kind, plan.title, actor.name, operations.via, operations.clock(), plan.chosen, command)
+        run = Run(id_, plan.kind, plan.title, actor.identity, operations.via, operations.clock(), plan.chosen, command)
         run.plan, run.cause, run.fields = replace(plan, work=_done, jobs=()), plan.cause, plan.fields
         execution = Execution(run, plan, operations, pace, self._slots, self._is_closing)
         with self._lock:
             if self._closing:
                 raise Conflict("the console is about to end")
+            if len(self._stops) >= MOST_AT_ONCE:
+                raise Conflict(f"{MOST_AT_ONCE} runs go on or wait already: look at them first (`glassq activity`)")
             self._forget()
             self._runs[id_], self._stops[id_] = run, execution.progress
             thread = threading.Thread(target=self._carry, args=(execution,), name=f"run {id_}", daemon=True)
@@ -171,8 +175,8 @@ class Runs:
         if run.ended is None and id_ not in self._runs:
             raise Conflict("another process of the console carries it out, or nobody knows: it cannot be stopped here")
         if run.ended is None and progress is not None and not progress.stopping.is_set():
-            progress.note(f"{actor.name} stops it")
-            run.stopped_by = f"{actor.name} ({actor.via})"
+            progress.note(f"{actor.identity} stops it")
+            run.stopped_by = f"{actor.identity} ({actor.via})"
             progress.stopping.set()
 
     def undo(self, id_: str, actor: Actor) -> str:
@@ -194,7 +198,7 @@ class Runs:
             id=new_id(),
             kind="restore",
             title=f"Put {count} back, buried as they were",
-            maker=actor.name,
+            maker=actor.identity,
             via=actor.via,
             made=self._itself.clock(),
             chosen=count,

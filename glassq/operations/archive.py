@@ -8,6 +8,7 @@ and leaves the store after its job has left the queue.
 from __future__ import annotations
 
 import secrets
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -122,7 +123,7 @@ def carry_out(
 
 def way_back(file: Path) -> str:
     """How what is in this file is put back."""
-    return f"`glassq restore {file}` puts them back, buried as they were."
+    return f"`glassq restore {shlex.quote(str(file))}` puts them back, buried as they were."
 
 
 @dataclass(slots=True)

@@ -90,7 +90,8 @@ class Doctor:
 
     def _fresh(self) -> bool:
         at = self._whole.at
-        return at is not None and (self._operations.clock() - at).total_seconds() < FRESH
+        # a clock that was set back says nothing
+        return at is not None and abs((self._operations.clock() - at).total_seconds()) < FRESH
 
     def _run(self) -> None:
         due = 0.0

@@ -30,6 +30,7 @@ from glassq.errors import (
     Unsupported,
 )
 from glassq.mask import masked_text
+from glassq.operations.hints import argument
 from glassq.operations.words import moment
 from glassq.push.request import tube_of
 from glassq.queues.base import ALL_STATES, WAITING_STATES
@@ -232,7 +233,7 @@ def unworked(operations: Operations, tube: str) -> str:
     if not is_ours(main, tube):
         return (
             f"no pool with these settings works tube {tube}: expected {_forms(main)}. Show, kick and archive do not "
-            f"look there; `glassq move --from {tube} --to {main}` brings back what is in it"
+            f"look there; `glassq move --from {shlex.quote(tube)} --to {main}` brings back what is in it"
         )
     if parked := parking_tube(main, tube):
         return unworked(operations, parked.origin)
@@ -418,7 +419,9 @@ class Finder:
                 fate = f"; {ledger_state(entries[0], self._hidden)}" if len(entries) == 1 else ""
                 return NotFound(f"it is not among what can be seen of the queue: {self._hidden}{fate}")
             return NotFound(f"the queue holds no delivery {text}{fate or _cause_hint(prefix)}")
-        lost = f"; if it is in none, `glassq replay {entries[0].delivery}` puts it again" if len(entries) == 1 else ""
+        lost = ""
+        if len(entries) == 1:
+            lost = f"; if it is in none, `glassq replay {argument(entries[0].delivery)}` puts it again"
         return NotInOurTubes(f"{text} is not in our tubes; {elsewhere}{lost}{_cause_hint(prefix)}")
 
     def _elsewhere(self) -> str:
@@ -513,7 +516,7 @@ def ledger_state(entry: Entry, unseen: str = "") -> str:
     """
     if entry.state == "archived":
         file = masked_text(entry.reason)
-        return f"it is archived in {file}, and `glassq restore {file}` puts it back"
+        return f"it is archived in {file}, and `glassq restore {shlex.quote(file)}` puts it back"
     if entry.state == "deleted":
         return f"it was deleted at {moment(entry.updated)}, {masked_text(entry.reason)}"
     if entry.state not in OPEN:
@@ -524,7 +527,7 @@ def ledger_state(entry: Entry, unseen: str = "") -> str:
         return f"the ledger has it as {entry.state}, since {moment(entry.updated)}"
     return (
         f"the ledger last had it as {entry.state}, at {moment(entry.updated)}; if it still does in a moment, the queue "
-        f"has lost it, and `glassq replay {entry.delivery}` puts it again"
+        f"has lost it, and `glassq replay {argument(entry.delivery)}` puts it again"
     )
 
 

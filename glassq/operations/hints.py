@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,14 @@ class Hint:
 
     def __str__(self) -> str:
         return f"{self.words}: `glassq {self.command}`" if self.command else self.words
+
+
+def argument(word: str) -> str:
+    """The word of a command; where it looks like an option, the command is told that none follows.
+
+    What stands in a delivery a stranger may have written, and what is shown is pasted into a root's shell.
+    """
+    return f"-- {shlex.quote(word)}" if word.startswith("-") else shlex.quote(word)
 
 
 def adapt_hints(document: dict[str, Any], adapt: Callable[[str], str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from glassq.errors import Conflict, GlassqError, InvalidRequest, Stopped
@@ -61,7 +62,7 @@ def check_running(queue: Inspector, tubes: Iterable[str], who: str) -> None:
     """
     for counts in queue.counts(sorted(tubes)):
         if counts.paused_for:
-            resume = f"first `glassq resume {counts.name}`"
+            resume = f"first `glassq resume {shlex.quote(counts.name)}`"
             raise Conflict(f"tube {counts.name} is paused, and {who} waits for outcomes: {resume}")
 
 

@@ -5,6 +5,7 @@ A delivery whose delay runs, or that is at work, cannot be received: it is there
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -52,7 +53,10 @@ def paused(origin: Operations, queue: Inspector) -> Iterator[str]:
     """What stays, as nothing is received of a tube that is paused, a sentence each."""
     for counts in () if sees_all(queue) else queue.counts(our_tubes(origin, queue)):
         if counts.ready and counts.paused_for:
-            yield f"tube {counts.name} is paused, so nothing of it is received: `glassq resume {counts.name}`"
+            yield (
+                f"tube {counts.name} is paused, so nothing of it is received: "
+                f"`glassq resume {shlex.quote(counts.name)}`"
+            )
 
 
 def move_received(arrivals: Arrivals, queue: Inspector, report: Report, progress: Progress) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from glassq.errors import Ambiguous, InvalidRequest, NotFound
 from glassq.operations.filters import Recorded
 from glassq.operations.find import OPEN, Finder, ambiguous, checked_prefix, ledger_state
+from glassq.operations.hints import argument
 from glassq.operations.missing import surely_missing
 from glassq.operations.result import Did, Report, Result, not_done
 from glassq.operations.words import deliveries
@@ -200,7 +201,7 @@ class ReplayPlanner:
             return ""
         why = self._no_body()
         if entry.state in OPEN:
-            return f"it is not in the queue, and {why}; `glassq delete {entry.delivery}` gives it up"
+            return f"it is not in the queue, and {why}; `glassq delete {argument(entry.delivery)}` gives it up"
         return why
 
     @cached_property

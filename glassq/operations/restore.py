@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shlex
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -118,7 +119,7 @@ def plan(
     tubes = sorted({job.tube for job in jobs})
     for tube in tubes:
         if why := unworked(operations, tube):
-            hint = f"`glassq move --from {tube} --to {operations.tube}` moves what is restored there"
+            hint = f"`glassq move --from {shlex.quote(tube)} --to {operations.tube}` moves what is restored there"
             progress.warn(f"{why}; {hint}")
     duplicates = Duplicates(operations)
     duplicates.look(queue, tubes, progress)

@@ -225,18 +225,15 @@ def _words_in_content(content: Content, text: str) -> tuple[str, str] | None:
 
 
 def _words_in(text: str, why: str, result: str, labels: dict[str, str], body: bytes) -> tuple[str, str] | None:
+    # Never the plain text first: who asks could tell by the time that words are there, and so guess what is masked.
     for where, plain in (("reason", why), ("result", result)):
-        if has_words(plain, text) and has_words(masked := reason(plain), text):
+        if plain and has_words(masked := reason(plain), text):
             return where, _around(masked, text)
-    fits = any(has_words(value, text) for value in labels.values())
-    for name, masked in masked_texts(labels).items() if fits else ():
+    for name, masked in masked_texts(labels).items() if labels else ():
         if has_words(masked, text):
             return f"label {name}", _around(masked, text)
-    # masking takes long, and most bodies have other words
-    if body and has_words(body.decode("utf-8", "replace"), text):
-        masked = _flat(masked_body(body))
-        if has_words(masked, text):
-            return "body", _around(masked, text)
+    if body and has_words(masked := _flat(masked_body(body)), text):
+        return "body", _around(masked, text)
     return None
 
 

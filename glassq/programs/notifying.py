@@ -162,4 +162,5 @@ def _to_program(command: Sequence[str], environ: Mapping[str, str]) -> Callable[
 
 
 def _json(message: dict[str, Any]) -> bytes:
-    return json.dumps(message, ensure_ascii=False).encode()
+    # half of a character, as an odd reason may have, is written out
+    return json.dumps(message, ensure_ascii=False).encode("utf-8", "backslashreplace")

@@ -10,6 +10,7 @@ import json
 import re
 import time
 import urllib.request
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode
@@ -21,7 +22,6 @@ from glassq.console.keys import open_key
 from glassq.console.links import new_code
 from glassq.console.routes import LOGIN, ROUTES
 from glassq.delivery import Evidence
-from glassq.operations import Operations
 from glassq.settings import load
 from tests.conftest import Beanstalkd, Process, program, wait_for
 from tests.ports import free_port
@@ -30,6 +30,7 @@ from tests.worker.pools import PoolRun
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from glassq.settings import Settings
     from tests.queues.raw import Queue
 
 # Groups of buried deliveries: how many, how long ago the last one failed, in minutes, and what happens if one is worked
@@ -40,6 +41,7 @@ GROUPS = {
     "again": (12, 150, "fails"),
     "closing": (30, 200, "stored"),
     "undone": (5, 300, "stored"),
+    "spoken": (3, 400, "stored"),
     "chosen": (8, 2_000, "stored"),
 }
 HANDLERS = """
@@ -55,6 +57,29 @@ def handle(delivery):
 TRACEBACK = (
     'Traceback (most recent call last):\n  File "/srv/photos/handlers.py", line 41, in {0}\nConnectionError: {1}'
 )
+# The longest names that settings may have.
+LONG = "source-with-a-name-without-any-blank".ljust(63, "x")
+MORE = """
+[console]
+state = "{0}/console"
+[intake]
+journal = "{0}/journal"
+bind = "{1}"
+[sources.mirror]
+verify_tokens_file = "{0}/secret"
+[sources.{2}]
+kind = "github"
+secrets_file = "{0}/secret"
+queue = "{2}"
+[worker.queues.{2}]
+weight = 2
+[[schedule]]
+name = "{2}"
+cron = "0 0 1 1 *"
+[[routes]]
+source = "schedule"
+handler = "handlers:handle"
+"""
 
 # Between two questions of the tests themselves, in seconds.
 PACE = 0.1
@@ -76,6 +101,7 @@ class House:
         self._queue = self._server.queue()
         self._pool = PoolRun(directory, self._server, self._queue, max_attempts=1, **worker)
         self._console: Process | None = None
+        self._intake: Process | None = None
 
     @property
     def queue(self) -> Queue:
@@ -87,6 +113,11 @@ class House:
         """Where the console is."""
         return f"http://localhost:{self.port}"
 
+    @property
+    def settings(self) -> Settings:
+        """Those of all of it."""
+        return load(str(self._pool.config), {})
+
     def __enter__(self) -> Self:
         try:
             self._start()
@@ -97,18 +128,16 @@ class House:
 
     def _start(self) -> None:
         self._pool.write_handlers(HANDLERS)
-        self._write_settings()
+        (self.dir / "secret").write_text("of-this-house\n")
+        bind = f"127.0.0.1:{free_port()}"
+        self._pool.write_settings(timeout="60s", more=MORE.format(self.dir, bind, LONG))
         for name in GROUPS:
             self.bury(name)
         self._pool.start()
         self._start_console()
         self._pool.ready()
+        self._start_intake(bind)
         self._wait_for_console()
-
-    def _write_settings(self, more: str = "") -> None:
-        """Settings whose state is all in the directory; `more` are further sections."""
-        more += f'[console]\nstate = "{self.dir}/console"\n[intake]\njournal = "{self.dir}/journal"\n'
-        self._pool.write_settings(timeout="60s", more=more)
 
     def _start_console(self) -> None:
         command = [*program("glassq-console"), "--config", str(self._pool.config), "--foreground", str(self.port)]
@@ -118,9 +147,25 @@ class House:
         wait_for(lambda: _LINK.search(self.console_log()), "the console to print its link")
         self.wait_counted()
 
+    def _start_intake(self, bind: str) -> None:
+        """With a ping that it refuses."""
+        runtime = self.dir / "run" / "glassq-web"
+        runtime.mkdir(parents=True)
+        arguments, env = ["--config", str(self._pool.config)], {"RUNTIME_DIRECTORY": str(runtime)}
+        self._intake = Process(arguments, self.dir / "web.log", env, forks="glassq-web")
+
+        def refuses() -> bool:
+            with closing(http.client.HTTPConnection(bind, timeout=30)) as connection, suppress(OSError):
+                connection.request("POST", f"/hooks/{LONG}", b"{}")
+                return 400 <= connection.getresponse().status < 500
+            return False
+
+        wait_for(refuses, "the intake to refuse a ping without a signature")
+
     def __exit__(self, *_: object) -> None:
-        if self._console is not None:
-            self._console.end()
+        for process in (self._console, self._intake):
+            if process is not None:
+                process.end()
         self._pool.__exit__(None, None, None)
         self._queue.close()
         self._server.stop()
@@ -195,11 +240,6 @@ class House:
         return buried.id
 
     # -- what there is -------------------------------------------------------------------------------------------------
-
-    @property
-    def operations(self) -> Operations:
-        """What is done here by anybody of any name."""
-        return Operations(load(str(self._pool.config), {}), actor="anna")
 
     def pages(self) -> list[str]:
         """The paths of all pages that need no more than the path."""

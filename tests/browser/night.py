@@ -23,6 +23,16 @@ GOES_ON = "maps answered 503"
 DAMAGED = "damaged"
 KILLED = "took longer"
 CAUSES = {"maps": 130, "garbage": 40, "broken": 18, "photos": 10, "slow": 2}
+MORE = """
+[console]
+state = "{0}/console"
+[intake]
+journal = "{0}/journal"
+[[routes]]
+source = "clock"
+handler = "handlers:handle"
+deadline = "1s"
+"""
 HANDLERS = """
 import http.client, json, time
 
@@ -97,7 +107,7 @@ class Night(House):
     def _start(self) -> None:
         self._release(key="photo", slow=True)
         # what is of this source may take a second
-        self._write_settings('[[routes]]\nsource = "clock"\nhandler = "handlers:handle"\ndeadline = "1s"\n')
+        self._pool.write_settings(timeout="60s", more=MORE.format(self.dir))
         self._pool.start()
         for cause, count in CAUSES.items():
             for number in range(count):

@@ -13,9 +13,11 @@ import pytest
 
 from glassq.delivery import Evidence
 from glassq.ledger import Entry, open_ledger
-from glassq.operations.activity import CameTo
-from glassq.operations.progress import Silent
-from tests.browser.conftest import refreshed
+from glassq.ledger.activity import Activity
+from glassq.ledger.activity_writer import ActivityWriter
+from tests.browser.conftest import PHONE, refreshed
+from tests.browser.house import LONG
+from tests.browser.layout import mislaid
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Tab
@@ -31,6 +33,8 @@ HOSTILE = {
     "right-to-left": "\u202egpj.exe\u202c \u2066x\u2069\u200b\ufeff",
     "terminal": "\x00\x07\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b31m\r\n\x7f",
     "surrogates": "\ud800 and \udfff",
+    "digits": f"{'7' * 40} of {'3' * 40}",
+    "one-word": "Mozilla/5.0" + "_of-a-name-without-a-blank" * 12,
     "long": "A" * 65_536,
 }
 # What beanstalkd takes as the name of a tube of ours, and a source that no settings name.
@@ -77,20 +81,44 @@ def hostile(house: House) -> dict[str, str]:
         }
         more: dict[str, object] = {"source": short, "tube": TUBE} if name in ODD else {}
         made[name] = house.bury_ping(name, body, short, at, **fields, **more)
-        record(house, name, short)
     house.wait_listed(made["long"])
+    _record(house)
     return made
 
 
-def record(house: House, name: str, text: str) -> None:
-    """What a stranger, a handler or a colleague has written stands in the ledger as well."""
-    operations, now = house.operations, datetime.now(UTC)
-    operations.actor, operations.via = text, text
-    about = {"command": f"glassq kick {text}", "filter_": text, "chosen": 1}
-    operations.activities(Silent()).record(text, CameTo("failed", note=text), **about)
-    with closing(open_ledger(operations.settings.ledger)) as ledger:
-        entry = Entry(f"{name}-{text}"[:60], text, now, "done", 1, now, 0.1, result=text, reason=text, tube=text)
-        ledger.record(entry)
+def _record(house: House) -> None:
+    """Puts the texts into the ledger, as a handler's results and as what operators did."""
+    now = datetime.now(UTC)
+    writer = ActivityWriter(house.settings.ledger)
+    with closing(open_ledger(house.settings.ledger)) as ledger:
+        for name, text in HOSTILE.items():
+            short = text[:300].encode("utf-8", "backslashreplace").decode()
+            entry = Entry(f"{name}-{'d' * 50}", short[:64], now, "done", 1, now, 0.5, result=short, tube="t" * 200)
+            ledger.record(entry)
+            writer.add(
+                Activity(
+                    id=name, at=now, actor=short[:200], via="cli", did="kick", command=short, note=short, ended=now
+                )
+            )
+
+
+def test_hostile_text_stays_in_its_place_on_a_phone(open_tab, house: House, hostile: dict[str, str]) -> None:
+    tab, found = open_tab(viewport=PHONE), []
+    of_one = [f"/d/{id_}" for id_ in hostile.values()]
+    groups = [f"/buried/{house.cause_of(hostile[name])}" for name in ("one-word", "digits", "right-to-left")]
+    lists = [
+        "/buried",
+        "/buried?group=0",
+        f"/search?q={'7' * 40}",
+        "/queues/glassq",
+        f"/sources/{LONG}",
+        f"/queues/glassq.queue.{LONG}",
+    ]
+    for path in [*house.pages(), *lists, *groups, *of_one]:
+        tab.go(path)
+        _assert_harmless(tab)
+        found += [(path, wrong) for wrong in mislaid(tab.page)]
+    assert not found, "\n".join(map(str, found[:20]))
 
 
 @pytest.mark.parametrize("name", HOSTILE)

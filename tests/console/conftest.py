@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -162,7 +163,10 @@ def site_of(directory: Path, url: str, more: str = "", *, queue: str = "") -> Si
     file = directory / "glassq.toml"
     file.write_text(text)
     console = Console(parse(text, str(file)), clock=clock)
-    return Site(console, clock, falcon.testing.TestClient(create_app(console)))
+    # tests ask faster than people: by this clock a second has gone by with each request
+    seconds = count()
+    app = create_app(console, tick=lambda: float(next(seconds)))
+    return Site(console, clock, falcon.testing.TestClient(app))
 
 
 @pytest.fixture

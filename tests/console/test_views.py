@@ -6,7 +6,7 @@ import html
 import json
 import re
 import shlex
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +14,12 @@ from urllib.parse import quote
 
 import pytest
 
-from glassq.console.console import LOOKUPS, SEARCHES
-from glassq.console.filtering import quoted
+from glassq.console.console import LOOKUPS, PAGES, PAGES_EACH, SEARCHES
 from glassq.console.server import THREADS
 from glassq.ledger import Entry, open_ledger
 from glassq.operations import activity
 from glassq.operations.filters import Filter
-from glassq.operations.filters import Filter
+from glassq.operations.hints import argument
 from glassq.operations.progress import Silent
 from tests.cli.conftest import NASTY, a_delivery, evidence, put
 from tests.conftest import Beanstalkd
@@ -145,7 +144,7 @@ def test_charts_are_of_one_of_three_times(viewer: Browser, hours: str) -> None:
 def test_queues_show_their_rate_and_when_they_are_empty(viewer: Browser) -> None:
     words = words_of(viewer.get("/queues"))
     assert "mail" in words
-    assert "5.0/s" in words
+    assert "5/s" in words
     assert "slow" in words
     assert viewer.get("/queues/glassq.queue.nowhere").status_code == 404
     assert "Backlog" in words_of(viewer.get("/queues/glassq"))
@@ -190,6 +189,24 @@ def test_searches_do_not_hold_all_threads(at_work: Site, viewer: Browser) -> Non
         with places.one("somebody"):
             assert "as many searches go on as may: 2" in words_of(operator.get("/search?q=zzzz"))
     assert viewer.get("/search?q=zzzz").status_code == 200
+
+
+def test_slow_pages_keep_no_button_waiting(at_work: Site, viewer: Browser) -> None:
+    operator, places = at_work.signed_in(), at_work.console.pages
+    assert PAGES < THREADS
+    with ExitStack() as taken:
+        for _ in range(PAGES_EACH):
+            taken.enter_context(places.one(f"socket {VIEWER}"))
+        answer = viewer.get("/activity")
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
+        assert operator.get("/activity").status_code == 200
+        for number in range(PAGES - PAGES_EACH):
+            taken.enter_context(places.one(f"socket {number}"))
+        assert operator.get("/activity").status_code == 429
+        # all threads for pages are taken: what is pressed has one
+        assert "nothing is chosen" in words_of(operator.post("/plan/kick"))
+        assert operator.get("/login").status_code == 200
+    assert viewer.get("/activity").status_code == 200
 
 
 def test_a_page_that_says_nothing_new_is_not_sent_again(at_work: Site, viewer: Browser) -> None:
@@ -302,9 +319,9 @@ def test_a_link_by_mail_puts_nothing_into_the_shell_that_its_command_is_pasted_i
 
 
 def test_a_reference_that_looks_like_an_option_is_none() -> None:
-    assert quoted("--config=/tmp/x") == "-- --config=/tmp/x"
-    assert quoted("swf:a;b") == "'swf:a;b'"
-    assert quoted("20261129T0001-ab") == "20261129T0001-ab"
+    assert argument("--config=/tmp/x") == "-- --config=/tmp/x"
+    assert argument("swf:a;b") == "'swf:a;b'"
+    assert argument("20261129T0001-ab") == "20261129T0001-ab"
 
 
 def test_activity_shows_who_did_what(viewer: Browser, at_work: Site) -> None:

@@ -244,7 +244,7 @@ def _delivery_row(row: BuriedRow) -> DeliveryRow:
     labels = row.labels or {}
     return DeliveryRow(
         key=key,
-        short=key if len(key) <= _SHORT_ID else f"{key[:13]}...{key[-4:]}",
+        short=key if len(key) <= _SHORT_ID else f"{key[:13]}…{key[-4:]}",
         damaged=row.damaged,
         user=" ".join(f"{name}={value}" for name, value in labels.items() if len(value) <= 40)[:120],
         reason=row.reason,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from glassq.console.filtering import one_of, quoted
+from glassq.console.filtering import one_of
 from glassq.console.guard import MAX_BODY
 from glassq.console.request import Page, Text
 from glassq.errors import InvalidRequest
@@ -15,6 +15,7 @@ from glassq.operations import edited_copy
 from glassq.operations import story as operation
 from glassq.operations.edited_body import body_text, has_mask
 from glassq.operations.find import OPEN, ledger_state
+from glassq.operations.hints import argument
 from glassq.operations.progress import Silent
 from glassq.operations.story import attempt_words, detail_words, route_words
 from glassq.operations.timeline import timeline
@@ -83,7 +84,7 @@ def delivery(console: Console, request: PageRequest) -> Answer:
         "events": [_shown(event) for event in (reversed(events) if newest_first else events)],
         "newest_first": newest_first,
         "as_tree": view.tree_possible and as_tree,
-        "command": console.command(f"show {quoted(view.id)}"),
+        "command": console.command(f"show {argument(view.id)}"),
     }
     return Page("delivery.html", view.id, story.document(), values)
 

@@ -14,8 +14,11 @@ from glassq.operations.overview import overview as view_of
 from glassq.operations.overview import whole_minutes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from glassq.console.console import Console
     from glassq.console.request import Answer, PageRequest
+    from glassq.operations.hints import Hint
     from glassq.operations.overview import Overview
     from glassq.operations.sampler import Samples
 
@@ -31,18 +34,29 @@ def overview(console: Console, request: PageRequest) -> Answer:
     found = view_of(samples, request.now, hours)
     status = samples.status
     checks = console.doctor.view().checks
+    groups = console.census.snapshot().groups
     values = {
         "view": found,
         "samples": samples,
         "sparks": _sparks(samples, request),
         "latest": latest(console, LATEST),
-        "hints": [hint for hint in status.hints if not hint.command.startswith("buried")] if status else [],
+        "groups": groups,
+        "new": sum(group.new for group in groups),
+        "hints": list(_hints(samples)),
         "sums": {level: sum(check.ok is ok for check in checks) for level, ok in _LEVELS},
         "command": console.command("status"),
         **_charts(samples, found, request, hours),
     }
     document = adapt_hints(status.document(), console.adapt) if status else {"note": samples.trouble}
     return Page("overview.html", "Overview", document, values)
+
+
+def _hints(samples: Samples) -> Iterator[Hint]:
+    """What the page does not say anyhow: what lies buried has a number, and what is paused a banner."""
+    paused = tuple(f"tube {tube.name} is paused" for tube in samples.paused)
+    for hint in samples.status.hints if samples.status else ():
+        if not hint.command.startswith("buried") and not hint.words.startswith(paused):
+            yield hint
 
 
 _LEVELS = (("wrong", False), ("note", None), ("ok", True))
@@ -65,10 +79,12 @@ def _charts(samples: Samples, found: Overview, request: PageRequest, hours: int)
     }
 
 
-def _sparks(samples: Samples, request: PageRequest) -> dict[str, str]:
+def _sparks(samples: Samples, request: PageRequest) -> dict[str, tuple[str, str]]:
+    """The small line of each tube, and what it shows in words."""
     begin = request.now.timestamp() - 3_600
     curves = {name: charts.thinned(curve.since(begin), 60) for name, curve in samples.curves.items()}
-    return {name: charts.spark([each.backlog for each in curve]) for name, curve in curves.items()}
+    backlogs = {name: [each.backlog for each in curve] for name, curve in curves.items()}
+    return {name: (charts.spark(values), charts.spark_words(values)) for name, values in backlogs.items()}
 
 
 def queues(console: Console, request: PageRequest) -> Answer:

@@ -36,10 +36,10 @@ def pause(console: Console, request: PageRequest) -> Answer:
         done = operation.pause(queue, {name: name for name in tubes if name not in kept}, seconds)
     console.sampler.look()
     console.pausers.forget()
-    words = f"pause {tube} --for {length}" if tube else f"pause --for {length}"
+    words = f"pause {shlex.quote(tube)} --for {length}" if tube else f"pause --for {length}"
     left = f"for longer than that are paused, and stay so: {', '.join(kept)}" if kept else ""
     came_to = CameTo(done=sum(done.values()), note=left)
-    filter_ = shlex.join(done) if kept else tube
+    filter_ = " ".join(done) if kept else tube
     operations.activities(remarks).record(
         "pause", came_to, command=f"glassq {words}", filter_=filter_, chosen=len(done)
     )
@@ -55,7 +55,7 @@ def resume(console: Console, request: PageRequest) -> Answer:
         done = operation.resume(queue, {name: name for name in tubes})
     console.sampler.look()
     came_to = CameTo(done=sum(done.values()))
-    command = f"glassq resume {tube}".strip()
+    command = shlex.join(["glassq", "resume", *([tube] if tube else [])])
     operations.activities(remarks).record("resume", came_to, command=command, filter_=tube, chosen=len(done))
     return _done(request, remarks)
 

@@ -7,7 +7,8 @@ const stored = {
   get: (name) => { try { return localStorage.getItem(`glassq-${name}`); } catch { return null; } },
   set: (name, value) => { try { localStorage.setItem(`glassq-${name}`, value); } catch { /* then it is forgotten */ } },
 };
-const tell = (words) => { $("#told").textContent = words; };
+// The one place that a screen reader listens to: live parts themselves are silent, as numbers change all the time.
+const tell = (words) => { put($("#told"), words); };
 
 // -- times: how long ago, kept true; in UTC, or as the clock here shows them ------------------------------------------
 
@@ -54,7 +55,7 @@ function showTimes() {
   for (const time of $$("main time, #verdict time, #paused time")) showTime(time, now);
   for (const button of $$("[data-zone]")) {
     button.hidden = false;
-    put(button, here ? "local time" : "UTC");
+    put(button.lastElementChild, here ? "local time" : "UTC");
     button.title = here ? "times are those of this machine; switch to UTC" : "times are in UTC; switch to those of this machine";
   }
 }
@@ -89,7 +90,8 @@ function source(now) {
   asked = Date.now();
   return location.href;
 }
-const keysOf = (root) => $$("[data-live] [data-key]:is(tr, li)", root).map((row) => row.dataset.key);
+const ROWS = "[data-key]:is(tr, li)";
+const keysOf = (root) => $$(`[data-live] ${ROWS}`, root).map((row) => row.dataset.key);
 
 async function refresh(now = false) {
   const from = !fetching && !document.hidden && source(now);
@@ -132,31 +134,44 @@ function show(anyway = false) {
   showFrozen();
 }
 
-// The section stays the same element, so that a screen reader tells of what is new in it; open details and focus stay.
+// The section stays the same element; open details, what is scrolled and the focus stay. What it has to say aloud is said
+// if that changed, but for numbers.
 function replace(old, fresh) {
   const source = fresh.innerHTML;
   if (old.source === source) return;
   const opened = new Set($$("details[data-key][open]", old).map((each) => each.dataset.key));
-  const focus = old.contains(document.activeElement) ? pathTo(document.activeElement) : null;
+  const focus = old.contains(document.activeElement) ? pathTo(document.activeElement, old) : null;
   const scrolled = $$("pre, .wide", old).map((each) => [each.scrollTop, each.scrollLeft]);
+  const said = spoken(old), says = spoken(fresh);
   old.source = source;
   for (const name of ["class", "data-live"]) if (fresh.hasAttribute(name)) old.setAttribute(name, fresh.getAttribute(name));
   old.replaceChildren(...fresh.childNodes);
   for (const each of $$("details[data-key]", old)) each.open = opened.has(each.dataset.key);
   $$("pre, .wide", old).forEach((each, index) => scrolled[index] && each.scrollTo(scrolled[index][1], scrolled[index][0]));
-  if (focus) find(focus, old)?.focus({ preventScroll: true });
+  if (focus) refocus(focus, old);
+  if (says && says.replace(/[\d,]+/g, "") !== said.replace(/[\d,]+/g, "")) tell(says);
 }
+const spoken = (root) => $$("[data-told]", root).map((each) => each.textContent.replace(/\s+/g, " ").trim()).join(". ");
 
+// What had the focus is found again by its row and its name. What is no longer there leaves it to its row, to the row that
+// took its place, or to the section: it never goes to another button.
 const FOCUSED = "a[href], button, input, select, textarea, summary";
-function pathTo(element) {
-  const row = element.closest("[data-key]:is(tr, li)");
-  return { row: row?.dataset.key, index: $$(FOCUSED, row ?? element.closest("[data-live]")).indexOf(element) };
+const nameOf = (element) => element.href ?? [element.tagName, element.name, element.value, element.textContent.trim()].join();
+function pathTo(element, section) {
+  const row = element.closest(ROWS);
+  return { row: row?.dataset.key, at: $$(ROWS, section).indexOf(row), name: element === row ? "" : nameOf(element) };
 }
-function find({ row, index }, section) {
-  const root = row === undefined ? section : $$("[data-key]:is(tr, li)", section).find((each) => each.dataset.key === row);
-  return root && $$(FOCUSED, root)[index];
+function refocus({ row, at, name }, section) {
+  const all = $$(ROWS, section);
+  const found = all.find((each) => each.dataset.key === row);
+  const named = name && $$(FOCUSED, found ?? section).find((each) => nameOf(each) === name);
+  const next = (row === undefined || found) && named ? named : found ?? all[Math.min(at, all.length - 1)];
+  if (next?.matches("[data-row]")) goTo(next);
+  else if (next) next.focus({ preventScroll: true });
+  else { section.tabIndex = -1; section.focus({ preventScroll: true }); }
 }
 
+let counted = 0;
 function showFrozen() {
   let box = $(".frozen");
   const why = interval() < Infinity && frozen();
@@ -173,12 +188,19 @@ function showFrozen() {
   }
   const known = new Set(keysOf(document));
   const newer = waiting ? keysOf(waiting).filter((key) => !known.has(key)).length : 0;
+  if (newer && newer !== counted) tell(`frozen: ${newer} newer`);
+  counted = newer;
   put(box.firstChild, held ? "frozen by you" : "frozen while you choose or read");
   put(box.lastChild, newer ? `${newer} newer: show` : held || waiting ? "show what is new" : "");
   box.lastChild.hidden = !box.lastChild.textContent;
 }
 
-function setHeld(value) { held = value; stored.set("held", value ? "1" : ""); showFrozen(); }
+function setHeld(value) {
+  if (held !== value) tell(value ? "frozen: what is live stands still" : "live again");
+  held = value;
+  stored.set("held", value ? "1" : "");
+  showFrozen();
+}
 
 // -- choosing rows ------------------------------------------------------------------------------------------------------
 
@@ -190,7 +212,7 @@ function choose(box, range) {
   last = box;
   const many = boxes.filter((each) => each.checked).length;
   for (const every of $$("[data-all]")) { every.checked = many > 0 && many === boxes.length; every.indeterminate = many > 0 && many < boxes.length; }
-  for (const words of $$("[data-marked]")) put(words, many ? `${many} chosen` : "Choose some with their boxes");
+  for (const words of $$("[data-marked]")) put(words, many ? `${many} chosen` : "None chosen");
   showFrozen();
 }
 
@@ -201,9 +223,18 @@ const rows = () => $$("[data-row]");
 const current = () => document.activeElement?.closest("[data-row]");
 
 function step(by) {
-  const all = rows(), at = all.indexOf(current());
+  const all = rows(), at = all.indexOf(current() ?? $("[data-row][aria-current]"));
   const next = all[at < 0 ? (by > 0 ? 0 : all.length - 1) : Math.max(0, Math.min(all.length - 1, at + by))];
-  if (next) ($("[data-open]", next) ?? $("a, button, input", next))?.focus();
+  if (next) goTo(next);
+}
+
+// The row itself has the focus, so that a screen reader reads all of it; Tab goes on to what is in it.
+function goTo(row) {
+  for (const each of $$("[data-row][aria-current]")) each.removeAttribute("aria-current");
+  row.tabIndex = -1;
+  row.setAttribute("aria-current", "true");
+  row.focus({ preventScroll: true });
+  row.scrollIntoView({ block: "nearest" });
 }
 
 // The button of this key: that for the rows that are chosen, else in the row that has the focus, else the first of the
@@ -230,7 +261,10 @@ function onKey(event) {
   if (event.key === "Escape" && field.matches?.("input, textarea, select")) { field.blur(); return; }
   if (event.ctrlKey || event.altKey || event.metaKey || $("dialog[open]") || stored.get("keys") === "off") return;
   if (field.matches?.("textarea, select, input:not([type=checkbox],[type=radio])") || field.isContentEditable) return;
-  if (went && Date.now() - went < 1500) {
+  if (event.key === "Enter") {
+    if (!field.matches?.("[data-row]")) return;
+    ($("[data-open]", field) ?? $("a", field))?.click();
+  } else if (went && Date.now() - went < 1500) {
     went = 0;
     $(`[data-go="${CSS.escape(event.key)}"]`)?.click();
   } else if (event.key === " ") {
@@ -284,9 +318,9 @@ function theme() { document.documentElement.dataset.theme = stored.get("theme") 
 async function copy(button) {
   const text = document.getElementById(button.dataset.copy)?.textContent.trim() ?? "";
   try { await navigator.clipboard.writeText(text); } catch { oldCopy(text); }
-  put(button, "copied");
+  put(button.firstElementChild, "copied");
   tell("copied");
-  setTimeout(() => { put(button, "copy"); }, 2000);
+  setTimeout(() => { put(button.firstElementChild, "copy"); tell(""); }, 2000);
 }
 
 function oldCopy(text) {

@@ -6,6 +6,7 @@ is a Fact of the engine.
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,7 @@ def paused(operations: Operations, queue: Inspector, progress: Progress) -> Iter
     for tube in _ours(operations, queue):
         if tube.paused_for:
             said = f"tube {tube.name} gives out no jobs {until(tube.paused_for)}"
-            yield Check("paused", None, said, f"`glassq resume {tube.name}`")
+            yield Check("paused", None, said, f"`glassq resume {shlex.quote(tube.name)}`")
 
 
 def push_queues(operations: Operations, queue: Inspector, progress: Progress) -> Iterator[Check]:

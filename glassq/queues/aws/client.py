@@ -21,9 +21,11 @@ try:
 except ImportError:
     raise SettingsError(f"[queue] url: a queue at Amazon needs boto3: {sys.prefix}/bin/pip install boto3") from None
 
-from glassq.queues.aws.troubles import is_throttled, translated
+from glassq.queues.aws.troubles import AnswerMissing, ForeignAnswer, is_about_credentials, is_throttled, translated
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from glassq.queues.aws.troubles import ServiceWords
 
 # As many connections are kept open as this; more are opened where more calls wait at once.
@@ -32,6 +34,8 @@ _KEPT = 32
 _PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 # So often a call is made whose connection broke: the first one may have been idle for too long, the second one not.
 _TRIES = 3
+# So often credentials are looked for that were missing or refused, in seconds: it takes a tenth of one.
+_CREDENTIALS_FOR = 5.0
 # A call with less time than this is not begun; more than this, no call takes (poll(2) takes no infinity).
 _LEAST, _MOST = 0.001, 3600.0
 
@@ -41,6 +45,8 @@ class AwsClient:
 
     service: ClassVar[str]
     words: ClassVar[ServiceWords]
+    #: what the answer to an action must hold: without it nobody has done what was asked
+    needed: ClassVar[Mapping[str, str]]
 
     def __init__(self, region: str, endpoint: str, *, connect_timeout: float, timeout: float) -> None:
         """`endpoint` is another server's URL ("": Amazon's). A call that says nothing else takes `timeout` seconds."""
@@ -51,6 +57,8 @@ class AwsClient:
         self._lock = threading.Lock()
         self._local = threading.local()
         self._made: tuple[int, Any] = (0, None)
+        # not before (monotonic)
+        self._looks_again_at = 0.0
 
     def call(self, action: str, *, within: float | None = None, about: str = "", **arguments: Any) -> dict[str, Any]:
         """Calls the service once; its answer. Raises QueueError, which names `about` where that is given."""
@@ -61,7 +69,11 @@ class AwsClient:
         try:
             found: dict[str, Any] = getattr(self._client(), action)(**arguments)
         except Exception as error:
+            if is_about_credentials(error):
+                self._forget_credentials()
             raise translated(error, about, self.words) from error
+        if (name := self.needed.get(action, "")) and name not in found:
+            raise AnswerMissing(f"{self.words.place(about)}: the answer has no {name}: it is not the service's")
         return found
 
     def insist(self, action: str, *, within: float | None = None, about: str = "", **arguments: Any) -> dict[str, Any]:
@@ -105,6 +117,19 @@ class AwsClient:
                     self._made = (os.getpid(), client)
         return client
 
+    def _forget_credentials(self) -> None:
+        """The next call looks for credentials anew: some come late, as a role's at the start of a host, others change.
+
+        A session keeps those that it has found, and that it has found none, for as long as it lives.
+        """
+        with self._lock:
+            if time.monotonic() < self._looks_again_at:
+                return
+            self._looks_again_at = time.monotonic() + _CREDENTIALS_FOR
+        _session.cache_clear()
+        # who is in the middle of a call keeps the client until that ends
+        self._made = (0, None)
+
     def _make(self) -> Any:
         config = Config(
             connect_timeout=self._connect_timeout,
@@ -119,10 +144,18 @@ class AwsClient:
             )
         # botocore/httpsession.py: a request's own time is read out of its context
         client.meta.events.register(f"before-call.{self.service}", self._set_time)
+        client.meta.events.register(f"before-parse.{self.service}", _check_form)
         return client
 
     def _set_time(self, context: dict[str, Any], **_: object) -> None:
         context["read_timeout"] = self._local.read_timeout
+
+
+def _check_form(response_dict: Mapping[str, Any], **_: object) -> None:
+    """Raises ForeignAnswer for what is no JSON object. botocore would take it for an answer that says nothing."""
+    body = response_dict["body"]
+    if body and not body.lstrip().startswith(b"{"):
+        raise ForeignAnswer(response_dict["status_code"], response_dict["headers"].get("content-type", ""))
 
 
 @lru_cache(1)

@@ -34,4 +34,4 @@ def bytes_of(text: str) -> bytes:
             return base64.b64decode(text.removeprefix(_BASE64), validate=True)
         except binascii.Error:
             pass
-    return text.encode()
+    return text.encode("utf-8", "surrogatepass")

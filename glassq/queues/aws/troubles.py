@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore import exceptions as boto
 
 from glassq.errors import QueueError, QueueRefused, QueueUnavailable
+from glassq.mask import masked_line
 from glassq.queues.base import Fact
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ _UNKNOWN_TO_AMAZON = frozenset(
 # As in "Signature expired: 20261129T000000Z is now earlier than 20261129T001000Z", and for one that is ahead.
 _TIMES = "is now "
 
+# Of a value that it does not take, a service says all: "Value '...' at 'input' failed to satisfy constraint".
+_QUOTED = re.compile(r"Value '.*' at '", re.DOTALL)
+
 # The host's clock differs from Amazon's by more than 5 minutes.
 _SKEWED = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
 _CLOCK = "set this host's clock (timedatectl set-ntp true): Amazon refuses what was signed 5 minutes ago, or will be"
@@ -67,7 +72,15 @@ class ServiceWords:
 
 
 class AnswerMissing(QueueUnavailable):
-    """The service has answered, and has not said what became of one message."""
+    """The answer does not say what became of what was asked for."""
+
+
+class ForeignAnswer(Exception):
+    """Something on the way has answered, in place of the service."""
+
+    def __init__(self, status: int, content_type: str) -> None:
+        kind = masked_line(content_type.partition(";")[0]) or "of no type"
+        super().__init__(f"HTTP {status}, {kind}: not the service has answered, but something on the way to it")
 
 
 def translated(error: Exception, about: str, words: ServiceWords) -> QueueError:
@@ -75,11 +88,19 @@ def translated(error: Exception, about: str, words: ServiceWords) -> QueueError:
     if isinstance(error, boto.ClientError):
         made = _answered(error, about, words)
     elif isinstance(error, boto.BotoCoreError | OSError):
-        made = QueueUnavailable(str(error))
+        made = QueueUnavailable(in_short(error))
+    elif isinstance(error, ForeignAnswer):
+        made = QueueUnavailable(f"{words.place(about)}: {error}")
     else:
-        raise error
+        # botocore cannot read the answer: whatever sent it, what was asked may have happened
+        made = QueueUnavailable(f"{words.place(about)}: no answer of the service ({type(error).__name__})")
     made.__cause__ = error
     return made
+
+
+def in_short(said: object) -> str:
+    """One line of what a service, or botocore, says: what it quotes of the request, a body or a token, is left out."""
+    return masked_line(_QUOTED.sub("a value at '", str(said or "")))
 
 
 def code_of(error: BaseException | None) -> str:
@@ -90,6 +111,12 @@ def code_of(error: BaseException | None) -> str:
 def bare(code: object) -> str:
     """A code without what stands before it."""
     return str(code).rpartition("#")[2].rpartition(".")[2]
+
+
+def is_about_credentials(error: BaseException | None) -> bool:
+    """Whether there are no credentials, or Amazon does not know them (any more)."""
+    missing = boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError
+    return isinstance(error, missing) or code_of(error) in _UNKNOWN_TO_AMAZON
 
 
 def is_throttled(error: QueueError) -> bool:
@@ -113,7 +140,7 @@ def _refused(code: str) -> bool:
 
 def _answered(error: Any, about: str, words: ServiceWords) -> QueueError:
     code, found = code_of(error), error.response.get("Error", {})
-    said = f"{code}: {found.get('Message', '')}".rstrip(": ")
+    said = f"{code}: {in_short(found.get('Message'))}".rstrip(": ")
     where = words.place(about)
     if (meant := words.meaning(code, said, about)) is not None:
         return meant
@@ -130,9 +157,7 @@ def explained(error: QueueError, words: ServiceWords) -> Fact:
     code = code_of(cause)
     if code in _SKEWED or (code in _UNKNOWN_TO_AMAZON and "ignature" in said and _TIMES in said):
         return Fact("clock", False, said, _CLOCK)
-    if code in _UNKNOWN_TO_AMAZON or isinstance(
-        cause, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError
-    ):
+    if is_about_credentials(cause):
         return Fact("credentials", False, said, _CREDENTIALS)
     if code in _DENIED:
         return Fact("rights", False, said, _IAM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from glassq.queues.aws.client import AwsClient
@@ -17,6 +18,14 @@ class SqsClient(AwsClient):
     """The queues of one place."""
 
     service, words = "sqs", WORDS
+    needed = MappingProxyType(
+        {
+            "send_message": "MessageId",
+            "get_queue_url": "QueueUrl",
+            "create_queue": "QueueUrl",
+            "get_queue_attributes": "Attributes",
+        }
+    )
 
     def __init__(self, place: SqsPlace, *, connect_timeout: float, timeout: float) -> None:
         """See `AwsClient`."""

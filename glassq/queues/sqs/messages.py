@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from glassq.queues.limits import JobLimits
 
@@ -22,6 +23,8 @@ MAX_DELAY = 900
 # The longest delay and pause there is, in seconds.
 MAX_SECONDS = (1 << 32) - 1
 LIMITS = JobLimits(MAX_JOB, MAX_SECONDS)
+# More attempts are not counted as lost: who may send into the queue may say anything.
+MAX_LOSSES = 1_000_000
 # The one attribute of our messages.
 STORY = "glassq"
 
@@ -33,8 +36,8 @@ class MessageStory(msgspec.Struct, frozen=True, omit_defaults=True):
     was sent; `kicked` as in Reservation.
     """
 
-    ref: str = ""
-    losses: int = 0
+    ref: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{0,100}$")] = ""
+    losses: Annotated[int, Meta(ge=0, le=MAX_LOSSES)] = 0
     kicked: bool = False
 
 
@@ -47,9 +50,9 @@ def attributes_of(story: MessageStory) -> dict[str, Any]:
 
 
 def story_of(message: Mapping[str, Any]) -> MessageStory:
-    """The story in a message."""
+    """The story in a message; none where it is not one of ours."""
     value = message.get("MessageAttributes", {}).get(STORY, {}).get("StringValue", "{}")
     try:
         return msgspec.json.decode(value, type=MessageStory)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return MessageStory()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+from glassq.values import Tube
+
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-queue-and-message-identifiers.html
 MAX_NAME = 80
 # The longest that a mark is, and what a cut escape costs: so much of a name is surely as its tube's name begins.
@@ -45,7 +47,11 @@ def tube_of(prefix: str, name: str) -> str | None:
         return ""
     if not _PLAIN.fullmatch(rest):
         return None
-    return _ESCAPED.sub(lambda found: "." if found[1] == "_" else chr(int(found[1], 16)), rest)
+    tube = _ESCAPED.sub(lambda found: "." if found[1] == "_" else chr(int(found[1], 16)), rest)
+    try:
+        return Tube(tube)
+    except ValueError:
+        return None
 
 
 def escaped(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from glassq.errors import QueueError, QueueRefused, WrongTables
 from glassq.queues.aws.text import text_of
-from glassq.queues.aws.troubles import AnswerMissing
+from glassq.queues.aws.troubles import AnswerMissing, in_short
 from glassq.queues.sqs.messages import MAX_BATCH, MAX_DELAY, MAX_MESSAGE, MessageStory, attributes_of
 from glassq.queues.sqs.tubes import make_queue
 
@@ -84,7 +84,7 @@ def numbers_of(entries: Sequence[dict[str, Any]]) -> list[int]:
 
 def _refused(failure: dict[str, Any]) -> QueueError:
     """Why one message of a batch was not taken, though others were."""
-    said = f"{failure.get('Code')}: {failure.get('Message', '')}".rstrip(": ")
+    said = f"{failure.get('Code')}: {in_short(failure.get('Message'))}".rstrip(": ")
     return QueueError(said) if failure.get("SenderFault") else QueueRefused(said)
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from glassq.errors import JobNotFound, QueueError, QueueRefused, QueueUnavailable
+from glassq.errors import JobNotFound, JobTooBig, QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.sqs.messages import MAX_BATCH
 from glassq.queues.sqs.sending import Outgoing, batches, numbers_of, send, send_batch
 from glassq.queues.sqs.troubles import is_stale
@@ -46,7 +46,7 @@ def put_back(client: SqsClient, held: HeldMessage) -> None:
     """
     try:
         send(client, held.tube, _anew(held))
-    except (QueueRefused, QueueUnavailable):
+    except (QueueRefused, QueueUnavailable, JobTooBig):
         show(client, held.tube, held.receipt)
         return
     delete(client, held)

@@ -44,8 +44,12 @@ def tubes_named(client: SqsClient, prefix: str, *, within: float | None = None) 
     """The tubes that have a queue and whose names begin so. `within` is for each call, in seconds."""
     ours = client.place.prefix
     for url in _urls(client, f"{ours}-{escaped(prefix)}", within):
-        tube = tube_of(ours, url.rpartition("/")[2])
-        if tube is not None and (tube := tube or _tagged(client, url)).startswith(prefix):
+        name = url.rpartition("/")[2]
+        tube = tube_of(ours, name)
+        if tube is None or not (tube := tube or _tagged(client, url)).startswith(prefix):
+            continue
+        # a tag may lie, and a name may be one that we would write otherwise: neither takes the place of the tube's own
+        if tube and queue_name(ours, tube) == name:
             client.know(tube, url)
             yield tube
 

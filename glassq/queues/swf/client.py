@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from glassq.errors import JobNotFound, QueueUnavailable
@@ -30,6 +31,18 @@ class SwfClient(AwsClient):
     """The domain of one place."""
 
     service, words = "swf", WORDS
+    needed = MappingProxyType(
+        {
+            "start_workflow_execution": "runId",
+            "get_workflow_execution_history": "events",
+            "list_open_workflow_executions": "executionInfos",
+            "list_closed_workflow_executions": "executionInfos",
+            "count_open_workflow_executions": "count",
+            "count_pending_decision_tasks": "count",
+            "describe_workflow_type": "typeInfo",
+            "describe_activity_type": "typeInfo",
+        }
+    )
 
     def __init__(self, place: SwfPlace, *, connect_timeout: float, timeout: float) -> None:
         """See `AwsClient`."""

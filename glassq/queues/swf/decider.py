@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from glassq.queues.swf.forms import MAX_SECONDS, SwfForm, written
+from glassq.queues.swf.forms import MAX_SECONDS, SwfForm, fitting, written
 from glassq.queues.swf.history import DUE_TIMER, RENEWAL, DeliveryRun, Phase, read_history
 from glassq.queues.swf.names import TYPE, decision_list, list_of, tags_of
 
@@ -77,7 +77,7 @@ def _schedule(run: DeliveryRun, taken_within: str) -> Decision:
         activityId=f"attempt-{run.attempts + 1}",
         activityType=ACTIVITY,
         taskList=list_of(run.tube),
-        input=written(replace(run.form, state="ready", delay=0.0)),
+        input=written(fitting(replace(run.form, state="ready", delay=0.0))),
         heartbeatTimeout=str(run.form.lease),
         scheduleToStartTimeout=taken_within,
         scheduleToCloseTimeout=_NEVER,
@@ -94,7 +94,7 @@ def _go_on(run: DeliveryRun, version: str) -> Decision:
     left = run.left(run.now)
     put_at = form.put_at or run.began.timestamp()
     state = "ready" if form.state == "delayed" and not left else form.state
-    form = replace(form, state=state, delay=left if state == "delayed" else 0.0, put_at=put_at)
+    form = fitting(replace(form, state=state, delay=left if state == "delayed" else 0.0, put_at=put_at))
     return _decision("ContinueAsNewWorkflowExecution", workflowTypeVersion=version, **settings_of(form, version))
 
 

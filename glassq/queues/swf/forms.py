@@ -6,11 +6,15 @@ Each of these has at most 32,768 characters.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from glassq.queues.aws.text import bytes_of, text_of
 from glassq.queues.base import WaitingState  # noqa: TC001 - msgspec reads it
 from glassq.queues.limits import JobLimits
+from glassq.values import Tube
 
 # The largest job, in bytes: as base64, with the line before it, it fits into MAX_TEXT characters.
 MAX_TEXT, MAX_JOB = 32_768, 24_000
@@ -18,6 +22,9 @@ _DAY = 86_400
 # The longest delay, lease and pause, in seconds: an execution ends after a year, whatever it waits for.
 MAX_SECONDS = 180 * _DAY
 LIMITS = JobLimits(MAX_JOB, MAX_SECONDS)
+# No number of ours is larger: whoever may start executions in the domain may write anything. A lease is what the
+# settings say.
+_MOST, _LONGEST_LEASE = 1 << 40, 999_999_999
 
 
 class SwfForm(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -29,12 +36,12 @@ class SwfForm(msgspec.Struct, frozen=True, omit_defaults=True):
 
     tube: str
     state: WaitingState = "ready"
-    delay: float = 0.0
-    lease: int = 60
-    losses: int = 0
+    delay: Annotated[float, Meta(ge=0, le=MAX_SECONDS)] = 0.0
+    lease: Annotated[int, Meta(ge=1, le=_LONGEST_LEASE)] = 60
+    losses: Annotated[int, Meta(ge=0, le=_MOST)] = 0
     kicked: bool = False
-    put_at: float = 0.0
-    seen: int = 0
+    put_at: Annotated[float, Meta(ge=0, le=_MOST)] = 0.0
+    seen: Annotated[int, Meta(ge=0, le=_MOST)] = 0
     text: str = ""
 
     @property
@@ -60,6 +67,13 @@ def read_form(text: str, tube: str) -> SwfForm:
     head, line, rest = text.partition("\n")
     try:
         form = msgspec.json.decode(head, type=SwfForm)
-    except msgspec.MsgspecError:
+        Tube(form.tube)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return SwfForm(tube, "buried", text=text)
     return msgspec.structs.replace(form, text=rest) if line else SwfForm(tube, "buried", text=text)
+
+
+def fitting(form: SwfForm) -> SwfForm:
+    """The form, so that it fits into MAX_TEXT: of what nobody of ours wrote the text may be too long, and is cut."""
+    over = len(written(form)) - MAX_TEXT
+    return msgspec.structs.replace(form, text=form.text[:-over]) if over > 0 else form

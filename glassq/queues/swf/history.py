@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace as with_fields
 
 from glassq.queues.swf.forms import SwfForm, read_form
-from glassq.queues.swf.names import tube_in
+from glassq.queues.swf.names import BURIED, tube_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -134,12 +134,17 @@ def attributes_of(event: Mapping[str, Any]) -> Attributes:
 
 def _begun(event: Mapping[str, Any]) -> DeliveryRun:
     found, at = attributes_of(event), event["eventTimestamp"]
-    tube = tube_in(found.get("tagList", []))
+    tags = found.get("tagList", [])
+    tube = tube_in(tags)
     form = read_form(found.get("input", ""), tube)
+    phase = _rests(form)
+    if form.state == "buried" and tube and BURIED not in tags:
+        # another program started it: as a new run, whose tags say so, operators find it
+        phase = Phase.ANEW
     if form.tube != tube:
         # another program started it so
         tube = form.tube
-    return DeliveryRun(_rests(form), form, event["eventId"], at, tube, at, at)
+    return DeliveryRun(phase, form, event["eventId"], at, tube, at, at)
 
 
 def _rests(form: SwfForm) -> Phase:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound
+from glassq.queues.swf.forms import MAX_SECONDS
 from glassq.queues.swf.looking import ALL
 from glassq.queues.swf.names import NOBODY, PAUSE_TYPE, PAUSE_VERSION, workflow_id
 from glassq.queues.swf.troubles import AlreadyThere
@@ -34,10 +35,18 @@ def paused(client: SwfClient, within: float | None = None) -> dict[str, float]:
     for info in (info for page in pages for info in page):
         tags = info.get("tagList", [])
         tube = next((tag.removeprefix(_TUBE) for tag in tags if tag.startswith(_TUBE)), "")
-        until = next((float(tag.removeprefix(_UNTIL)) for tag in tags if tag.startswith(_UNTIL)), 0.0)
+        until = next((_time_in(tag.removeprefix(_UNTIL)) for tag in tags if tag.startswith(_UNTIL)), 0.0)
         if tube and (left := until - time.time()) > 0:
             found[tube] = left
     return found
+
+
+def _time_in(text: str) -> float:
+    """The time, since 1970; 0 where another program wrote what is none."""
+    try:
+        return min(float(text), time.time() + MAX_SECONDS)
+    except ValueError:
+        return 0.0
 
 
 def pause(client: SwfClient, tube: str, seconds: float, left: Callable[[], float]) -> None:

@@ -9,8 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from glassq.queues.swf.decider import FIRST, MANY_EVENTS, OLD, VERSION, decide
-from glassq.queues.swf.forms import SwfForm, read_form, written
+from glassq.queues.swf.forms import MAX_TEXT, SwfForm, read_form, written
 from glassq.queues.swf.history import read_history
+from glassq.queues.swf.names import tags_of
 from glassq.queues.swf.versions import DECIDERS, NEWEST
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ Step = tuple[str, float, dict[str, Any]]
 
 def after(*steps: Step, form: SwfForm = FORM, tags: list[str] | None = None) -> list[dict[str, Any]]:
     """A history: the start of a run, then each event so many seconds after it."""
-    start = {"input": written(form), "tagList": [f"tube:{form.tube}"] if tags is None else tags}
+    own = tags_of(form.tube, buried=form.state == "buried")
+    start = {"input": written(form), "tagList": own if tags is None else tags}
     events: list[dict[str, Any]] = []
     for kind, at, attributes in (("WorkflowExecutionStarted", 0.0, start), *steps):
         key = f"{kind[0].lower()}{kind[1:]}EventAttributes"
@@ -271,6 +273,43 @@ def test_what_nobody_of_ours_started_is_buried_for_an_operator() -> None:
     foreign[0]["workflowExecutionStartedEventAttributes"] = {"input": "a body"}
     found = read_history(foreign)
     assert (found.state, found.form.text) == ("buried", "a body")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a body",
+        "x" * MAX_TEXT,
+        "\ud800",
+        '{"tube":"pings","a":' + "[" * 16_000 + "]" * 16_000 + "}\n",
+        '{"tube":""}\nbody',
+        '{"tube":"a b\\n"}\nbody',
+        '{"tube":"pings","state":"delayed","delay":1e308}\nbody',
+        '{"tube":"pings","lease":0}\nbody',
+        '{"tube":"pings","losses":-1}\nbody',
+        '{"tube":"pings","losses":1' + "0" * 40 + "}\nbody",
+        '{"tube":"pings","put_at":1e300}\nbody',
+    ],
+)
+def test_whatever_another_program_starts_lies_where_operators_find_it(text: str) -> None:
+    foreign = after(tags=["tube:pings"])
+    foreign[0]["workflowExecutionStartedEventAttributes"]["input"] = text
+    [decision] = decide(foreign)
+    found = decision["continueAsNewWorkflowExecutionDecisionAttributes"]
+    assert found["tagList"] == tags_of("pings", buried=True)
+    # more, the service does not take: it would be decided for ever
+    assert len(found["input"]) <= MAX_TEXT
+    form = read_form(found["input"], "")
+    assert (form.state, form.tube) == ("buried", "pings")
+    assert text.startswith(form.text)
+
+
+def test_a_signal_of_nonsense_changes_nothing() -> None:
+    for text in ("", "nonsense", '{"tube":"","seen":1}\n', '{"tube":"pings","state":"ready","seen":1e9}\n'):
+        for name in ("change", "state"):
+            signal = ("WorkflowExecutionSignaled", 9.0, {"signalName": name, "input": text})
+            assert decide(after(DECIDED, RENEWS, signal, form=BURIED)) == []
 
 
 @pytest.mark.parametrize(
