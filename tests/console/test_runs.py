@@ -201,7 +201,7 @@ def paused_words(site: Site, browser: Browser) -> str:
     site.console.pausers.forget()
     with site.console.operations.looking() as inspector:
         site.console.sampler.step(inspector)
-    found = re.search(r'<section id="paused".*?</section>', browser.get("/health").text, re.DOTALL)
+    found = re.search(r'<section id="paused".*?</section>', browser.get("/schedules").text, re.DOTALL)
     assert found is not None
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", found[0])).strip()
 
