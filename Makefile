@@ -117,8 +117,8 @@ format: $(DEV) ## format the code as `make check` expects it
 	@$(BIN)/ruff check --fix .
 
 thorough: $(DEV) $(REWRITTEN) ## the tests of chance, with twenty times as many examples, and those of each step, with all
-	@$(BIN)/python -m pytest --hypothesis-profile=thorough -n 2 --dist worksteal -m hypothesis $(TEST_ARGS)
-	@$(BIN)/python -m pytest --hypothesis-profile=thorough -n 2 tests/queues/test_state_machine.py tests/queues/conformance/test_state_machine.py \
+	@$(BIN)/python -m pytest -o faulthandler_timeout=3600 --hypothesis-profile=thorough -n 2 --dist worksteal -m hypothesis $(TEST_ARGS)
+	@$(BIN)/python -m pytest -o faulthandler_timeout=3600 --hypothesis-profile=thorough -n 2 tests/queues/test_state_machine.py tests/queues/conformance/test_state_machine.py \
 		tests/journal/test_faults.py tests/bodies/test_kills.py
 
 mutations: $(DEV) ## spoil 20,000 right pings of all kinds: nothing wrong is taken, and nothing is answered with 5xx (MANY=n SEED=n)

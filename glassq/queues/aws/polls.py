@@ -134,14 +134,19 @@ class Polls(Generic[Held]):
             # whatever it is, the tube is waited at again
             failed = QueueUnavailable(f"{type(error).__name__}: {error}")
         with self._lock:
-            del self._running[tube]
             unwanted = self._closed
             if not unwanted:
                 self._arrived.extend(found)
                 self._failed = failed or self._failed
+                del self._running[tube]
         if unwanted:
-            for held in found:
-                self._give_back(held)
+            # it runs until all has gone back: `finish` waits for that
+            try:
+                for held in found:
+                    self._give_back(held)
+            finally:
+                with self._lock:
+                    self._running.pop(tube, None)
         self._wake()
 
     def _wake(self) -> None:

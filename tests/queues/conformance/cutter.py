@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING, Self, get_args
 
+from tests.ports import free_port
 from tests.proxy import Proxy, Way
 
 if TYPE_CHECKING:
@@ -24,14 +25,17 @@ class Cutter:
     With `for_good` no later connection gets through either. `fired` says whether there were so many messages.
     """
 
-    def __init__(self, engine: Engine, way: Way = "there", step: int = 0, *, for_good: bool = False) -> None:
+    def __init__(
+        self, engine: Engine, way: Way = "there", step: int = 0, *, for_good: bool = False, port: int = 0
+    ) -> None:
+        """`port` is that of its own, where it has to be a certain one."""
         self.way = way
         self.step = step
         self.fired = False
         self._for_good = for_good
         self._armed = False
         self._passed = 0
-        self._proxy = Proxy(engine.port, self._rewrite)
+        self._proxy = Proxy(engine.port, self._rewrite, at=port)
         self.port = self._proxy.port
 
     def arm(self, way: Way, step: int) -> Self:
@@ -65,10 +69,12 @@ class Cutter:
 
 def cut_at_each_message(engine: Engine, *, for_good: bool = False) -> Iterator[Cutter]:
     """A cutter for each message of either way, until one run needs no more of them."""
+    # one for all: there are clients that take a while to make for another one
+    port = free_port()
     for way in BOTH_WAYS:
         for step in count():
             assert step < ENDLESS
-            cutter = Cutter(engine, way, step, for_good=for_good)
+            cutter = Cutter(engine, way, step, for_good=for_good, port=port)
             cutter.start()
             try:
                 yield cutter

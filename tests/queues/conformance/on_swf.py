@@ -99,7 +99,9 @@ class SwfEngine(Engine):
     def let_go(self) -> None:
         for client in self._clients.values():
             client.close()
-        self._clients.clear()
+        # those that no other test can use
+        for port, timeout in [key for key in self._clients if key[0]]:
+            del self._clients[port, timeout]
         self._service.set()
         self._service.clear(DOMAIN)
 
@@ -166,7 +168,7 @@ class SwfEngine(Engine):
 
     def wait_decided(self) -> None:
         """Until deciders have nothing to do."""
-        wait_for(lambda: not self._service.undecided(), "the deciders")
+        assert self._service.decided(TIMEOUT), "the deciders do not come to an end"
 
     def _decide(self) -> None:
         deciding = SwfDeciding(self._behind, NEWEST)

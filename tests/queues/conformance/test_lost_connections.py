@@ -135,7 +135,7 @@ def test_a_reservation_that_is_not_answered_is_lost_and_its_job_is_not(roles: Ro
 def test_a_job_that_an_operator_puts_is_there_once_or_not_at_all(roles: Roles, state: WaitingState) -> None:
     for cutter in cut_at_each_message(roles.engine):
         inspector = roles.new_inspector(port=cutter.port)
-        inspector.counts([roles.tube])
+        inspector.counts([roles.third])
         with cutter:
             done = attempt(lambda: inspector.insert(b"ping", tube=roles.tube, state=state, delay=3600))  # noqa: B023
         assert done or cutter.fired
@@ -156,7 +156,7 @@ def test_a_job_that_an_operator_changes_is_never_lost(
         for cutter in cut_at_each_message(roles.engine):
             job = roles.lie(old)
             inspector = roles.new_inspector(port=cutter.port)
-            inspector.counts([roles.tube])
+            inspector.counts([roles.third])
             with cutter:
                 done = attempt(
                     lambda: inspector.change(job, state=new, body=body, tube=tube, delay=1800)  # noqa: B023
@@ -176,7 +176,7 @@ def test_jobs_that_an_operator_changes_together_are_never_lost(roles: Roles, new
     for cutter in cut_at_each_message(roles.engine):
         jobs = [roles.lie(old, b"%d" % number) for number, old in enumerate(WAITING) if old in roles.able.lists]
         inspector = roles.new_inspector(port=cutter.port)
-        inspector.counts([roles.tube])
+        inspector.counts([roles.third])
         with cutter:
             changes = [Change(job, new, job.body + b"!", roles.other, 1800) for job in jobs]
             answers = inspector.change_all(changes)
@@ -193,7 +193,7 @@ def test_a_job_that_an_operator_deletes_is_gone_or_there(roles: Roles) -> None:
     for cutter in cut_at_each_message(roles.engine):
         job = roles.lie("buried")
         inspector = roles.new_inspector(port=cutter.port)
-        inspector.counts([roles.tube])
+        inspector.counts([roles.third])
         with cutter:
             done = attempt(lambda: inspector.delete(job))  # noqa: B023
         assert done or cutter.fired

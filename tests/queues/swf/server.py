@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # How often a poll looks whether its client is still there, and the clock what is due, at least; in seconds.
 _TICK = 0.1
+# How often it is looked whether all is decided, at least; in seconds.
+_SOON = 0.01
 _PAGE = 1000
 
 
@@ -68,10 +70,11 @@ class SwfFront(Front[Faults]):
     def told(self, what: str, body: bytes) -> object:
         if what == "truth":
             return {"waiting": self._waiting, "runs": [_as_it_is(run) for run in self._all_runs()]}
-        if what == "undecided":
-            return sum(
-                self._is_undecided(domain, run) for domain in self._domains.values() for run in domain.open.values()
-            )
+        if what == "decided":
+            end = time.monotonic() + json.loads(body)
+            while (undecided := self._is_anything_undecided()) and time.monotonic() < end:
+                self.changed.wait(_SOON)
+            return not undecided
         if what == "lease-left":
             return self._lease_left(json.loads(body))
         if what == "skip":
@@ -375,9 +378,13 @@ class SwfFront(Front[Faults]):
                     return task.beaten + seconds - self._clock.now()
         return 0.0
 
-    def _is_undecided(self, domain: Domain, run: Run) -> bool:
-        """Whether it waits for a decider, at a list where one has been."""
-        return run.decision is not None and f"decision {domain.name} {run.decision.list}" in self._waiting
+    def _is_anything_undecided(self) -> bool:
+        """Whether an execution waits for a decider, at a list where one has been."""
+        return any(
+            run.decision is not None and f"decision {domain.name} {run.decision.list}" in self._waiting
+            for domain in self._domains.values()
+            for run in domain.open.values()
+        )
 
     def _all_runs(self) -> list[Run]:
         return [run for domain in self._domains.values() for run in domain.runs.values()]

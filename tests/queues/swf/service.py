@@ -43,9 +43,9 @@ class SwfService(AwsService):
     def truth(self) -> SwfTruth:
         return SwfTruth(**self.ask("truth"))
 
-    def undecided(self) -> int:
-        """How many executions wait for a decider, where there is one."""
-        return int(self.ask("undecided"))
+    def decided(self, within: float) -> bool:
+        """Whether no execution waits for a decider, where there is one, within so many seconds."""
+        return bool(self.ask("decided", json.dumps(within).encode()))
 
     def lease_left(self, workflow_id: str) -> float:
         """How long its worker may be silent still, in seconds; 0 where it has none."""
