@@ -74,7 +74,7 @@ def _unfinished(settings: Settings, findings: list[Finding], ended: str) -> Find
     if judged >= len(looked_at):
         return Finding("start", problem=ended)
     index, handler = looked_at[judged]
-    return Finding("handler", handler, f'{settings.file}: [routes.{index}] handler = "{handler}": {ended}')
+    return Finding("handler", handler, f'{settings.place("routes", index, "handler")} = "{handler}": {ended}')
 
 
 def _check(name: str, config: str | None) -> tuple[list[Finding], str]:

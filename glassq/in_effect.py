@@ -166,6 +166,9 @@ def runtime_directories(program: str, file: Path) -> Iterator[Path]:
 def _parts(settings: Settings, record: Record) -> Iterator[str]:
     """The files that count: settings, queue.yaml, and the modules of handlers beside the settings."""
     yield record.file
+    if record.program == CONSOLE:
+        # it runs no handler, and reads queue.yaml when somebody looks
+        return
     if "push" in record.uses and settings.push is not None and settings.push.queue_yaml:
         yield str(Path(settings.push.queue_yaml).absolute())
     if "routes" not in record.uses:

@@ -91,7 +91,7 @@ def _loaders(settings: Settings, makers: Makers) -> Iterator[tuple[Route, Callab
     """Each route, those of tasks last, and a function that loads its handler."""
     find_modules_beside(settings)
     for index, route in enumerate(all_routes(settings)):
-        where = f"{settings.file}: [routes.{index}] {'handler' if route.steps is None else 'steps'}"
+        where = settings.place("routes", index, "handler" if route.steps is None else "steps")
         yield (
             route,
             functools.partial(

@@ -44,6 +44,8 @@ _EXPECTED = {
 }
 # A list at the top level holds sections.
 _SECTIONS = "sections in double brackets, such as [[routes]]"
+# Lists of sections: which one is meant is said by its number, as people count.
+_LISTS = ("routes", "schedule")
 _FOUND: dict[type, str] = {bool: "", int: "the number ", float: "the number ", str: "the text "}
 
 
@@ -73,8 +75,8 @@ def value(
     `hook` is the dec_hook with which the document was converted to `root`.
     """
     said, _, path = str(error).partition(" - at `$")
-    names = [name or index for name, index in re.findall(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]", path)]
-    names = _named(document, names, root, hook)
+    parts = re.findall(r"\.([^.\[`]+)|\[(?:(\d+)|(\.\.\.))\]", path)
+    names = _named(document, [name or unnamed or int(index) for name, index, unnamed in parts], root, hook)
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", said)
     if unknown:
         key, known = [*names, unknown[1]], _fields(_type_at(root, names))
@@ -85,17 +87,34 @@ def value(
     found = _get(document, names)
     expected = _expected(said, found, root, names)
     # a wrong path of a secret file is mostly the secret itself
-    shown = f'"{MASK}"' if _type_at(root, names) is SecretFile and found else _shown_value(names[-1], found)
+    shown = f'"{MASK}"' if _type_at(root, names) is SecretFile and found else _shown_value(str(names[-1]), found)
     return f"{place(names)} = {shown}: {expected}{located(text, names)}"
 
 
-def place(key: Sequence[str]) -> str:
-    """A key with its section, as people write it: [queue] ttr."""
-    *section, name = key
-    return f"[{'.'.join(section)}] {name}" if section else name
+def place(key: Sequence[str | int]) -> str:
+    """A key with its section, as people write it: [queue] ttr; [[routes]] (2nd) match.event; [intake] allow, entry 1.
+
+    An integer is a place in a list, from 0; so is the name after that of a list of sections.
+    """
+    names = [*key]
+    section = ""
+    if names[0] in _LISTS and len(names) > 1:
+        section = f"[[{names[0]}]] ({ordinal(int(names[1]) + 1)})"
+        del names[:2]
+    entry = f", entry {int(names.pop()) + 1}" if names and isinstance(names[-1], int) else ""
+    parts = [str(name) for name in names]
+    if not section and len(parts) > 1:
+        section, parts = f"[{'.'.join(parts[:-1])}]", parts[-1:]
+    return f"{section} {'.'.join(parts)}".strip() + entry
 
 
-def located(text: str, key: Sequence[str]) -> str:
+def ordinal(number: int) -> str:
+    """ "1st", "2nd" ..."""
+    end = "th" if 10 < number % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{end}"
+
+
+def located(text: str, key: Sequence[str | int]) -> str:
     """ " (line N)" for the line of the key; "" if the text does not have the key."""
     lines = text.split("\n")
     low, high = 0, len(lines)
@@ -108,7 +127,7 @@ def located(text: str, key: Sequence[str]) -> str:
     return f" (line {_begun(lines[:low])})"
 
 
-def _holds(lines: list[str], key: Sequence[str]) -> bool:
+def _holds(lines: list[str], key: Sequence[str | int]) -> bool:
     """Whether the lines have the key, not counting an incomplete last statement."""
     document = _parsed(lines[: _begun(lines) - 1]) or {}
     try:
@@ -133,13 +152,15 @@ def _parsed(lines: list[str]) -> dict[str, Any] | None:
         return None
 
 
-def _get(found: Any, names: Sequence[str]) -> Any:
+def _get(found: Any, names: Sequence[str | int]) -> Any:
     for name in names:
-        found = found[int(name)] if isinstance(found, list) and name.isdigit() else found[name]
+        found = found[int(name)] if isinstance(found, list) and str(name).isdigit() else found[name]
     return found
 
 
-def _named(document: dict[str, Any], names: list[str], root: type, hook: Callable[[type, Any], Any]) -> list[str]:
+def _named(
+    document: dict[str, Any], names: list[str | int], root: type, hook: Callable[[type, Any], Any]
+) -> list[str | int]:
     """The names, with msgspec's "..." replaced by the wrong key of a table with free names."""
     for place_of, name in enumerate(names):
         if name == "...":
@@ -158,7 +179,7 @@ def _fits(kind: type, found: object, hook: Callable[[type, Any], Any]) -> bool:
     return True
 
 
-def _expected(said: str, found: Any, root: type, names: Sequence[str]) -> str:
+def _expected(said: str, found: Any, root: type, names: Sequence[str | int]) -> str:
     if said.startswith("Invalid enum value"):
         words = get_args(_type_at(root, names))
         return f"expected one of: {', '.join(words)}{nearest(str(found), words)}"
@@ -169,7 +190,7 @@ def _expected(said: str, found: Any, root: type, names: Sequence[str]) -> str:
         return f"expected {_EXPECTED[match[1]]}, at {'most' if match[2] == '<' else 'least'} {match[3]}"
     hint = "; write it without quotes" if _is_quoted(match[1], found) else ""
     wanted = _SECTIONS if match[1] == "array" and len(names) == 1 else _EXPECTED[match[1]]
-    return f"expected {wanted}, found {_found(names[-1], found)}{hint}"
+    return f"expected {wanted}, found {_found(str(names[-1]), found)}{hint}"
 
 
 def _is_quoted(kind: str, found: Any) -> bool:
@@ -222,13 +243,13 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _type_at(kind: Any, names: Sequence[str]) -> Any:
+def _type_at(kind: Any, names: Sequence[str | int]) -> Any:
     """The annotation at these names; None if it is unknown."""
     for name in names:
         if get_origin(kind) is dict:
             kind = get_args(kind)[-1]
         else:
-            kind = _fields(kind).get(name) if not name.isdigit() else kind
+            kind = kind if str(name).isdigit() else _fields(kind).get(str(name))
     given = [part for part in get_args(kind) if part is not type(None)]
     return given[0] if type(None) in get_args(kind) and len(given) == 1 else kind
 

@@ -185,8 +185,12 @@ class Process:
         cwd: Path | None = None,
         *,
         forks: str = "",
+        owned: bool = False,
     ) -> None:
-        """Starts a command; or `forks` this program of bin/ with the arguments, which takes a tenth of the CPU time."""
+        """Starts a command; or `forks` this program of bin/ with the arguments, which takes a tenth of the CPU time.
+
+        `owned`: a fixture ends it, even where a test has started it.
+        """
         self.log = log
         whole = {**os.environ, **(env or {})}
         self._popen: subprocess.Popen[bytes] | Forked
@@ -197,7 +201,8 @@ class Process:
             else:
                 stdin, stdout, stderr = streams
                 self._popen = subprocess.Popen(arguments, stdin=stdin, stdout=stdout, stderr=stderr, env=whole, cwd=cwd)
-                left_running.note(self._popen)
+                if not owned:
+                    left_running.note(self._popen)
         self.pid = self._popen.pid
 
     def output(self) -> str:
@@ -239,6 +244,7 @@ class Beanstalkd:
         self.port = 0 if unix else free_port()
         self.url = QueueUrl(f"beanstalk://{self.socket}" if unix else f"beanstalk://127.0.0.1:{self.port}")
         self._process: Process | None = None
+        self._was_started = False
         self.syncer = Syncer(self.url, self.dir, directory / "syncer.sock")
         self.start()
 
@@ -258,7 +264,9 @@ class Beanstalkd:
             if os.environ.get("CI"):
                 pytest.fail("beanstalkd is missing")
             pytest.skip("beanstalkd is missing: make setup")
-        self._process = Process([program, *where, *binlog, *self._options], self._log)
+        # many tests share some of these servers, and each may start it again: whoever has started it first ends it
+        again, self._was_started = self._was_started, True
+        self._process = Process([program, *where, *binlog, *self._options], self._log, owned=again)
         try:
             wait_for(lambda: self.answers() or not self.running(), "beanstalkd to answer")
             assert self.running(), f"beanstalkd has ended: {self._log.read_text(errors='replace')}"

@@ -41,16 +41,19 @@ ROUTE = '[[routes]]\nsource = "mirror"\nhandler = "m:f"\n'
     [
         (
             ROUTE + ROUTE + 'coalesce = "no"\n',
-            '[routes.1] coalesce = "no": expected true or false, found the text "no" (line 7)',
+            '[[routes]] (2nd) coalesce = "no": expected true or false, found the text "no" (line 7)',
         ),
-        (ROUTE + ROUTE + 'colection = "x"\n', "unknown key [routes.1] colection; did you mean collection? (line 7)"),
+        (
+            ROUTE + ROUTE + 'colection = "x"\n',
+            "unknown key [[routes]] (2nd) colection; did you mean collection? (line 7)",
+        ),
         (
             ROUTE + '\n[[routes]]\nsource = "mirror"\n',
-            "missing key [routes.1] handler, or steps = [...] in its place (line 5)",
+            "missing key [[routes]] (2nd) handler, or steps = [...] in its place (line 5)",
         ),
         (
             'routes = [{source = "mirror", handler = 5}]\n',
-            '[routes.0] handler = 5: expected "package.module:function", "exec:/path/of/a/program" '
+            '[[routes]] (1st) handler = 5: expected "package.module:function", "exec:/path/of/a/program" '
             'or "http://HOST:PORT/PATH" (line 1)',
         ),
         ("[queue]\n\n[workers]\n", "unknown key workers; did you mean worker? (line 3)"),

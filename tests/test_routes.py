@@ -102,7 +102,7 @@ def test_a_handler_beside_the_settings_gets_what_it_takes(home: Path, function: 
 def test_what_cannot_work_a_delivery_is_refused_at_the_start(home: Path, function: str, says: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load(settings_of(home, route("one"), route(function)))
-    where = f'{home / "glassq.toml"}: [routes.1] handler = "handlers_here:{function}": '
+    where = f'{home / "glassq.toml"}: [[routes]] (2nd) handler = "handlers_here:{function}": '
     assert str(caught.value).startswith(where)
     assert says in str(caught.value)
 

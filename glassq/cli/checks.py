@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glassq.cli.output import console, line, print_json
+from glassq.cli.output import console, line, print_folded, print_json
 from glassq.operations.checks.base import document
 
 if TYPE_CHECKING:
@@ -43,4 +43,5 @@ def tell(app: App, checks: Iterable[Check], shown: Spinner, as_json: bool) -> in
 
 def _print(app: App, out: Console, check: Check) -> None:
     mark, style = _MARKS[check.ok]
-    out.print(f"{mark:<5}  {check.name:<{_NAME}}  {line(app.adapt(str(check)))}", style=style or None)
+    head = f"{mark:<5}  {check.name:<{_NAME}}  "
+    print_folded(out, f"{head}{line(app.adapt(str(check)))}", len(head), style)

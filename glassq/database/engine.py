@@ -58,7 +58,11 @@ def parse_url(text: str, key: str) -> URL:
         # the text is not shown: what cannot be parsed may hold a password
         raise SettingsError(f'{key}: expected a database URL such as "sqlite:////var/lib/ledger.db"') from None
     except ImportError as error:
-        todo = ": pip install 'glassq[postgres]'" if is_postgres(text) else ""
+        todo = (
+            ": pip install 'glassq[postgres]'"
+            if is_postgres(text)
+            else "; install it, or name another: DIALECT+DRIVER://"
+        )
         raise SettingsError(f'{key} = "{url}": its Python driver is missing: {error}{todo}') from None
     return url
 

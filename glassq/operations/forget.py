@@ -97,9 +97,11 @@ class ForgetReport(Report):
 
 def wanted(conditions: Sequence[str], source: str | None) -> Filter:
     """Which deliveries are meant: those with all these labels, of this source. Raises InvalidRequest."""
-    made = parse(conditions, Filter(source=source))
-    if not made.labels or made.conditions - {"label", "source"}:
-        raise InvalidRequest("expected label.NAME=VALUE, once or several times, and source=NAME if you like")
+    other = next((words for words in conditions if not words.startswith(("label.", "source="))), "")
+    made = parse(() if other else conditions, Filter(source=source))
+    if other or not made.labels:
+        found = f"condition {other}: " if other else ""
+        raise InvalidRequest(f"{found}expected label.NAME=VALUE, once or several times, and source=NAME if you like")
     if len({name for name, _ in made.labels}) < len(made.labels):
         raise InvalidRequest("a label has one value: expected each name once")
     return made

@@ -127,19 +127,21 @@ def move_on(operations: Operations, progress: Progress) -> MovedOn:
     return MovedOn(before.count, mover.moved, after.count, after.damaged, after.refused, error)
 
 
-def check(operations: Operations) -> JournalCheck:
+def check(operations: Operations, progress: Progress) -> JournalCheck:
     """Reads each file of the journal, and the large bodies that its deliveries name; changes nothing.
 
-    Raises SettingsError, JournalError, and BodyError where the bodies cannot be read now.
+    Raises SettingsError, JournalError, Stopped, and BodyError where the bodies cannot be read now.
     """
     if (journal := open_journal(operations)) is None:
         return JournalCheck(())
-    return JournalCheck(tuple(journal.examine()), tuple(_bodiless(operations, journal)))
+    return JournalCheck(tuple(journal.examine()), tuple(_bodiless(operations, journal, progress)))
 
 
-def _bodiless(operations: Operations, journal: Journal) -> Iterator[str]:
+def _bodiless(operations: Operations, journal: Journal, progress: Progress) -> Iterator[str]:
     bodies = WaitingBodies.of(operations.settings, journal) or open_bodies(operations.settings)
-    for record in journal.waiting():
+    total = journal.look().count
+    for number, record in enumerate(journal.waiting()):
+        progress.advance(number, max(number, total), "deliveries looked at so far")
         try:
             delivery = decode(record.body)
             if delivery.stored is not None:

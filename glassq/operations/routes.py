@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from glassq.errors import InvalidRequest, SettingsError
 from glassq.mask import masked_texts
+from glassq.mistakes import ordinal, place
 from glassq.operations.saved_request import parse
 from glassq.routes import all_routes
 from glassq.settings import TASK_SOURCE, label_fits, ping_tube, route_tube
@@ -31,15 +32,20 @@ _EVENT_LABELS = ("event", "action", "event_id")
 
 @dataclass(frozen=True, slots=True)
 class RouteRow:
-    """One route. `number` is its place in the settings, from 0. `never` says why it takes nothing ("": it may).
+    """One route. `number` is its place in the settings, from 0 (people count from 1: `place`).
 
-    `tube` is the tube of its own ("": it has none).
+    `never` says why it takes nothing ("": it may). `tube` is the tube of its own ("": it has none).
     """
 
     number: int
     route: Route
     never: str = ""
     tube: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it stands in the settings, for people."""
+        return place(["routes", self.number])
 
     @property
     def limits(self) -> dict[str, Any]:
@@ -161,7 +167,9 @@ def _never(settings: Settings, number: int, route: Route) -> str:
     before = settings.routes[:number] if number < len(settings.routes) else ()
     first = next((index for index, each in enumerate(before) if _takes_all_of(each, route)), None)
     if first is not None:
-        return f"route {first} before it takes all that it would; the first that matches wins: put {number} before it"
+        return (
+            f"the {ordinal(first + 1)} takes all that it would, and the first that matches wins: put this one above it"
+        )
     return _lacks_label(settings, route)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -141,6 +143,7 @@ def snapshot(operations: Operations, queue: Inspector, progress: Progress) -> Sy
     states, note = _states(operations, since)
     hints = (
         *_settings_hints(operations),
+        *_disk_hints(operations),
         *_queue_hints(operations, seen, facts),
         *_loss_hints(seen, journaled, words, missing),
     )
@@ -214,6 +217,14 @@ def _settings_hints(operations: Operations) -> Iterator[Hint]:
     yield from (Hint(str(check)) for check in not_in_effect(Path(operations.settings.file)))
 
 
+def _disk_hints(operations: Operations) -> Iterator[Hint]:
+    """A full disk is behind much that is wrong, and nothing else here shows it."""
+    from glassq.operations.checks.system import disks
+
+    with suppress(OSError, SettingsError):
+        yield from (Hint(str(check)) for check in disks(operations) if check.ok is False)
+
+
 def _queue_hints(operations: Operations, seen: QueueStatus, facts: Iterable[Fact]) -> Iterator[Hint]:
     buried = sum(tube.buried for tube in seen.tubes)
     if buried:
@@ -224,7 +235,10 @@ def _queue_hints(operations: Operations, seen: QueueStatus, facts: Iterable[Fact
     yield from (Hint(str(fact)) for fact in facts)
     for tube in seen.tubes:
         if tube.paused_for:
-            yield Hint(f"tube {tube.name} is paused {until(tube.paused_for)}")
+            yield Hint(
+                f"tube {tube.name} is paused {until(tube.paused_for)}; to let it go on",
+                f"resume {shlex.quote(tube.name)}",
+            )
     yield from worker_queues.hints(operations, seen.tubes)
     yield from parked.hints(operations, seen.tubes)
     yield from route_tubes.hints(operations, seen.tubes)

@@ -13,7 +13,7 @@ from glassq.settings.route_rules import MAX_TUBE, SOURCE_NAME, Rule, route_rules
 from glassq.settings.schedule_rules import schedule_rules
 from glassq.settings.sections import MAX_BODY, SCHEDULE_SOURCE, TASK_SOURCE
 from glassq.settings.tubes import MAIN_QUEUE, queue_tube
-from glassq.values import SecretFile
+from glassq.values import SecretFile, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,13 +26,16 @@ MAX_BASE = 94
 MAX_WEIGHT = 1_000
 # Where the console may listen on TCP: whoever else reaches it comes by a tunnel or a proxy.
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+# What SQLAlchemy knows by itself, and libpq's word for PostgreSQL.
+DATABASES = ("sqlite", "postgres", "postgresql", "mysql", "mariadb", "oracle", "mssql")
+_DATABASE = re.compile(r"(\w+)(?:\+\w+)?://")
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 
 
 def check_together(settings: Settings, text: str) -> Iterator[tuple[str, str]]:
     """Checks rules about several keys. Yields the key of each mistake, and the message."""
     rules = [*_worker_rules(settings), *_queue_rules(settings), *_intake_rules(settings), *_metrics_rules(settings)]
-    rules += [*_tasks_rules(settings), *_console_rules(settings)]
+    rules += [*_tasks_rules(settings), *_console_rules(settings), *_database_rules(settings)]
     for name, source in settings.sources.items():
         rules += _source_rules(name, source)
     rules += [*route_rules(settings), *schedule_rules(settings)]
@@ -124,6 +127,28 @@ def _console_rules(settings: Settings) -> list[Rule]:
         (both, "console.proxy_user", console.proxy_user, "both proxy_user and proxy_header, or neither"),
         (header, "console.proxy_header", console.proxy_header, "the name of a header, such as X-Forwarded-User"),
     ]
+
+
+def _database_rules(settings: Settings) -> Iterator[Rule]:
+    names = settings.push.names if settings.push is not None else ""
+    for key, url in {"ledger.url": settings.ledger.url, "push.names": names}.items():
+        known = _DATABASE.match(url)
+        # what is no URL may hold a password anywhere
+        shown = without_password(url) if known or url.startswith("/") else MASK
+        expected = 'a database URL such as "sqlite:////var/lib/glassq/ledger.db" or "postgres://USER@HOST/DATABASE"'
+        yield not url or known is not None, key, shown, expected
+        if known and not _is_known(known[1]):
+            yield False, key, shown, f"{', '.join(DATABASES)} or another database that SQLAlchemy knows, before ://"
+
+
+def _is_known(dialect: str) -> bool:
+    """Whether SQLAlchemy has this kind of database, by itself or by a package that is installed."""
+    if dialect in DATABASES:
+        return True
+    # imported here: it takes as long as all of the settings
+    from importlib.metadata import entry_points
+
+    return bool(entry_points(group="sqlalchemy.dialects", name=dialect))
 
 
 def _source_rules(name: str, source: SourceSettings) -> list[Rule]:

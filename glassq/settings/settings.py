@@ -129,6 +129,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise self.refused(key, "is missing")
         return text
 
+    def place(self, *key: str | int) -> str:
+        """The file and a key in it, as messages begin: "glassq.toml: [queue] ttr"; integers are places in lists."""
+        return f"{self.file}: {place(key)}"
+
     def refused(self, key: str, why: str) -> SettingsError:
         """The error for the file that `key` names. `why` starts with a verb."""
         return SettingsError(f'{self.file}: {place(key.split("."))} = "{self.secret_path(key)}": the file {why}')

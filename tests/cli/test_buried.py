@@ -83,7 +83,7 @@ def test_a_group_of_many_reasons_shows_one_for_example(queue: Queue, cli: Cli) -
     put(queue, a_delivery(buried="503"), "buried")
     for by, column in (("reason", "reason"), ("source", "for example"), ("handler", "for example")):
         header = cli("buried", "--by", by).out.splitlines()[0]
-        assert " ".join(header.split()).endswith(f" last example {column}")
+        assert " ".join(header.split()).endswith(f" newest example {column}")
 
 
 def test_nothing_a_sender_wrote_reaches_the_terminal_as_a_command(queue: Queue, cli: Cli) -> None:

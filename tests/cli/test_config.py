@@ -91,6 +91,12 @@ def test_a_key_of_another_form_and_a_file_in_place_of_the_clients_secret_are_tol
     assert "s3cret" not in said.out + said.err
 
 
+def test_a_database_that_each_program_would_find_elsewhere_is_said(offline: Cli) -> None:
+    offline.configure('[push]\nnames = "sqlite:///var/lib/names.db"\n')
+    (remark,) = offline("config", "check", "--json").json["remarks"]
+    assert remark.startswith(f'{offline.file}: [push] names = "sqlite:///var/lib/names.db": this path begins where')
+
+
 def test_json_has_seconds_and_bytes(right: Cli) -> None:
     found = right("config", "check", "--json").json
     assert (found["ok"], found["problems"]) == (True, [])

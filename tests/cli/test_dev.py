@@ -304,7 +304,7 @@ def test_a_change_is_reloaded_and_one_that_is_wrong_is_explained(tmp_path: Path)
         # a line for each mistake, without the file's whole path
         says(process, r"cannot be used; the previous version keeps running:\n  \[sources\.")
         config.write_text(config.read_text().replace(more, "").replace("beanstalkd.sock", "other.sock"))
-        says(process, r"^handlers.py, glassq.toml changed but cannot be used; .*:\n  \[routes.* SyntaxError")
+        says(process, r"^handlers.py, glassq.toml changed but cannot be used; .*:\n  \[\[routes.* SyntaxError")
         handlers.write_text("def handle(delivery):\n    return 'three'\n")
         again = r"for another \[queue\] url, \[intake\] bind or \[metrics\] intake, start glassq dev again$"
         says(process, rf"^handlers.py, glassq.toml changed: {again}")

@@ -172,14 +172,14 @@ def test_a_queue_that_is_not_there_is_exit_69_in_one_line(offline: Cli) -> None:
 
 
 def test_a_hint_names_the_command_for_these_settings(offline: Cli) -> None:
-    assert f"(`glassq --config {offline.file} config check`)" in offline("status").err
+    assert f"`glassq --config {offline.file} doctor` looks" in offline("status").err
     done = subprocess.run(
         [*program("glassq"), "status"],
         capture_output=True,
         text=True,
         env={**os.environ, "GLASSQ_CONFIG": str(offline.file)},
     )
-    assert "(`glassq config check`)" in done.stderr
+    assert "`glassq doctor` looks" in done.stderr
 
 
 def test_a_queue_that_takes_nothing_is_exit_75(beanstalkd: Beanstalkd, queue: Queue, cli: Cli) -> None:

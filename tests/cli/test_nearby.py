@@ -83,7 +83,7 @@ def test_commands_take_them_where_no_others_are_named(tmp_path: Path) -> None:
     assert '"sqlite:///other.db"' in glassq(below, "--config", str(other), "config", "check").stdout
     assert '"sqlite:///other.db"' in glassq(below, "config", "check", GLASSQ_CONFIG=str(other)).stdout
     # a hint needs no --config that its reader does not need
-    assert "`glassq config check`" in glassq(below, "status").stderr
+    assert "`glassq doctor`" in glassq(below, "status").stderr
 
 
 @pytest.mark.skipif(DEFAULT_FILE.exists(), reason="glassq is installed here, and its settings go first")

@@ -17,7 +17,7 @@ def test_routes_are_listed_with_what_they_take_and_their_limits(offline: Cli) ->
     words = " ".join(said.out.split())
     assert 'github event = "pull_request", action = "opened" or "re*" ci:review' in words
     assert 'photos mirror collection = "timeline" glass:store concurrency=2' in words
-    assert "! route 2: no ping of github has a label topic" in words
+    assert "! route 3: no ping of github has a label topic" in words
     listed = offline("routes", "--json").json["routes"]
     assert [route["handler"] for route in listed] == ["ci:deploy", "ci:review", "ci:never", "glass:store"]
 
@@ -29,10 +29,10 @@ def test_a_saved_ping_is_told_where_it_would_go(offline: Cli) -> None:
     assert said.code == 0
     assert said.out.splitlines() == [
         "labels: event=push event_id=7 ref=refs/tags/v1",
-        "route 0 (ci:deploy): takes it",
-        'route 1 (ci:review): event is "push", and must be "pull_request"',
-        'route 2 (ci:never): topic is not there, and must be "orders/*"',
-        "route 3 (glass:store): it is for mirror",
+        "route 1 (ci:deploy): takes it",
+        'route 2 (ci:review): event is "push", and must be "pull_request"',
+        'route 3 (ci:never): topic is not there, and must be "orders/*"',
+        "route 4 (glass:store): it is for mirror",
         "a ping of github with these labels waits in tube glassq.queue.builds and goes to ci:deploy",
     ]
 
@@ -50,4 +50,4 @@ def test_config_check_names_a_route_that_no_ping_can_take(offline: Cli) -> None:
     offline.configure(TEXT)
     said = offline("config", "check")
     assert said.code != 0
-    assert f"{offline.file}: [routes.2]: no ping of github has a label topic" in said.out + said.err
+    assert f"{offline.file}: [[routes]] (3rd): no ping of github has a label topic" in said.out + said.err

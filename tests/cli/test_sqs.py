@@ -109,7 +109,7 @@ def test_status_doctor_and_config_say_what_there_is_and_nothing_that_the_service
     queues = ready("queues")
     assert (queues.code, "mail" in queues.out) == (0, True)
     ready.configure(ROUTE.replace("[worker", 'deadline = "13h"\n[worker'))
-    said = '[routes.0] deadline = "13h": at Amazon SQS an attempt may take 12 hours'
+    said = '[[routes]] (1st) deadline = "13h": at Amazon SQS an attempt may take 12 hours'
     assert said in ready("config", "check").err
     assert any(said in check["said"] for check in ready("doctor", "--json").json["checks"])
 

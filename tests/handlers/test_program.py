@@ -306,7 +306,7 @@ def test_a_script_without_its_first_line_says_what_it_lacks(script: Callable[...
 def test_a_program_that_cannot_be_run_is_refused_at_the_start(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "plain.txt").touch()
     settings = msgspec.structs.replace(Settings(), file=str(tmp_path / "glassq.toml"))
-    with pytest.raises(SettingsError, match=r"\[routes.0\] handler = ") as caught:
+    with pytest.raises(SettingsError, match=r"\[\[routes\]\] \(1st\) handler = ") as caught:
         work(name, settings=settings)
     assert says in str(caught.value)
 

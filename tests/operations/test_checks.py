@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from glassq.errors import SettingsError, Stopped
-from glassq.in_effect import Record
+from glassq.in_effect import CONSOLE, InEffect, Record
 from glassq.operations.checks import examine as examining
-from glassq.operations.checks import in_effect
+from glassq.operations.checks import in_effect, system
 from glassq.operations.checks import queue as queue_checks
 from glassq.operations.checks.examine import examine, without_settings
 from glassq.operations.progress import Silent
+from glassq.operations.status import snapshot
+from glassq.settings import POOL, SECTIONS, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from glassq.operations import Operations
     from glassq.operations.checks.base import Check
@@ -61,6 +63,21 @@ def test_a_reload_that_only_a_restart_can_do_is_not_advised_again(
     monkeypatch.setattr(in_effect, "records", lambda file: [(record, True)])
     (found,) = in_effect.not_in_effect(file)
     assert found.todo == f"`glassq config check`, then {todo}"
+
+
+@pytest.mark.parametrize(
+    ("program", "uses", "counts"),
+    [(CONSOLE, SECTIONS, ["glassq.toml"]), ("glassq-worker", POOL, ["glassq.toml", "handlers.py", "queue.yaml"])],
+)
+def test_handlers_that_change_concern_the_pool_and_not_the_console(
+    tmp_path: Path, program: str, uses: frozenset[str], counts: list[str]
+) -> None:
+    route = '[[routes]]\nsource = "push"\nhandler = "handlers:handle"\n'
+    for name, text in (("glassq.toml", f'{route}[push]\nqueue_yaml = "queue.yaml"\n'), ("handlers.py", "")):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "queue.yaml").write_text("queue: []\n")
+    read = InEffect(program, uses).read(load(str(tmp_path / "glassq.toml"), {}))
+    assert sorted(Path(path).name for path in read.parts) == counts
 
 
 @pytest.mark.usefixtures("only_queue")
@@ -130,3 +147,11 @@ def test_a_queue_without_disk_has_intake_keep_pings_in_its_journal(
     beanstalkd.start(durable=False)
     [found] = [check for check in queue_checks.engine(operations, inspector, Silent()) if check.name == "durability"]
     assert (found.ok, found.said.endswith(", so intake keeps pings in its journal")) == (False, True)
+
+
+def test_a_disk_that_fills_up_is_a_hint_of_the_status(
+    operations: Operations, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "MIN_FREE", 1 << 60)
+    hints = [str(hint) for hint in snapshot(operations, inspector, Silent()).hints]
+    assert any(" MiB free, for " in hint and hint.endswith(": make room there") for hint in hints)

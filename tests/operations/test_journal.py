@@ -70,7 +70,7 @@ def test_a_check_tells_of_each_file_what_is_in_it_and_changes_nothing(filled: Op
     (segment,) = (directory / "segments").glob("*.segment")
     (directory / "019a.job").write_bytes(b"?")
     before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
-    found = {Path(file.file).name: file for file in journal.check(filled).files}
+    found = {Path(file.file).name: file for file in journal.check(filled, Silent()).files}
     assert (found[segment.name].deliveries, found[segment.name].left, found[segment.name].damage) == (
         PACKET + 3, PACKET + 3, ""
     )  # fmt: skip
@@ -86,7 +86,7 @@ def test_a_check_names_large_bodies_that_are_lost_or_damaged(tmp_path: Path) -> 
     fill_journal(tmp_path / "journal", deliveries)
     (store.directory / "live" / damaged.id).write_bytes(b"x" * 100)
     store.delete(lost.id)
-    found = journal.check(Operations(settings.load(str(file), {}), actor="ada"))
+    found = journal.check(Operations(settings.load(str(file), {}), actor="ada"), Silent())
     assert found.damaged == 0
     assert [each.split()[1] for each in found.bodiless] == [damaged.id, lost.id]
     assert whole.id not in str(found.document())
@@ -106,7 +106,7 @@ def test_what_is_missing_of_the_last_commit_was_promised_to_nobody(filled: Opera
     data[100] ^= 1
     segment.write_bytes(data)
     # all of them are of one commit, so it may never have ended
-    assert journal.check(filled).damaged == 0
+    assert journal.check(filled, Silent()).damaged == 0
     came_to = journal.move_on(filled, Silent())
     assert (came_to.moved, came_to.left, came_to.damaged) == (PACKET + 2, 0, 0)
     assert files(directory) == []

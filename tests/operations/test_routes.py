@@ -123,7 +123,7 @@ def test_a_route_that_one_before_it_leaves_nothing_is_named(first: str, second: 
     route = '[[routes]]\nsource = "github"\nhandler = "ci:handle"\n'
     text = f'[sources.github]\nsecrets_file = "/nowhere"\n{route}{first}\n{route}{second}\n'
     never = routes.listing(settings.parse(text, "glassq.toml"))[1].never
-    assert never.startswith("route 0 before it takes all that it would") is covered
+    assert never.startswith("the 1st takes all that it would") is covered
     assert covered or not never
 
 

@@ -893,7 +893,7 @@ def test_a_route_that_cannot_sign_is_refused(
 ) -> None:
     with pytest.raises(SettingsError) as caught:
         signing(context, tmp_path, target, *lines)
-    assert str(caught.value) == f'glassq.toml: [routes.1] secret_file = "{tmp_path}/secrets": {said}'
+    assert str(caught.value) == f'glassq.toml: [[routes]] (2nd) secret_file = "{tmp_path}/secrets": {said}'
 
 
 def test_a_ping_that_is_no_json_says_so_and_a_failure_names_the_url_without_its_query(

@@ -264,6 +264,20 @@ def test_a_scan_tells_how_far_it_is(queue: Queue) -> None:
     assert second in [found.id for found in looked if isinstance(found, JobStats)]
 
 
+@pytest.mark.parametrize("left_out", [0, 1], ids=["enough hints", "one too few"])
+def test_a_scan_of_hints_tells_how_far_it_is_as_well(
+    queue: Queue, left_out: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "PROGRESS_EVERY", 100)
+    jobs = [queue.put(b"", delay=100) for _ in range(210)]
+    looked = list(queue.scan(frozenset({"delayed"}), hints=jobs[left_out:]))
+    assert {found.id for found in looked if isinstance(found, JobStats)} == set(jobs)
+    progress = [found for found in looked if isinstance(found, tuple) and found[0]]
+    assert all(done <= whole for done, whole in progress)
+    # where a search has to follow, what the hints gave is yielded at the end, which takes as long
+    assert len(progress) >= (4 if left_out else 2)
+
+
 def looked_at(queue: Queue, hints: list[int], *tubes: str) -> tuple[list[int], int]:
     """The ids of the buried jobs as a scan with these hints finds them, and how many ids it searched, at least."""
     looked = list(queue.scan(frozenset({"buried"}), *tubes, hints=hints))

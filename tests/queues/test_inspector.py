@@ -10,7 +10,7 @@ import pytest
 from glassq.errors import JobNotFound, NoProof, NotDurable, QueueRefused, QueueUnavailable, SearchIncomplete
 from glassq.queues import open_inspector, open_producer, open_receiver
 from glassq.queues.base import ALL_STATES
-from glassq.queues.beanstalk import scan
+from glassq.queues.beanstalk import facts, scan
 from glassq.queues.beanstalk.connection import BeanstalkConnection
 from glassq.queues.beanstalk.inspector import BeanstalkInspector
 from glassq.queues.beanstalk.local import LocalBeanstalkd
@@ -182,3 +182,20 @@ def test_the_directory_of_another_server_is_not_ours(beanstalkd: Beanstalkd, add
     assert ("binlog", beanstalkd.dir) in here.directories()
     other = LocalBeanstalkd(QueueUrl(f"beanstalk://{address.format(port=beanstalkd.port)}"))
     assert ("binlog", beanstalkd.dir) not in list(other.directories())
+
+
+def test_few_old_jobs_that_keep_files_are_wrong_and_very_many_jobs_are_not(
+    inspector: BeanstalkInspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "MANY_FILES", 0)
+    monkeypatch.setattr(facts, "FEW_A_FILE", 3)
+
+    def verdict() -> bool | None:
+        (found,) = [fact.ok for fact in inspector.facts(["glassq"], thorough=True) if fact.name == "binlog"]
+        return found
+
+    inspector.insert(b"", tube="glassq", state="buried")
+    assert verdict() is False
+    for _ in range(10):
+        inspector.insert(b"", tube="glassq", state="buried")
+    assert verdict() is None

@@ -292,7 +292,7 @@ def test_a_window_is_no_longer_than_the_ledger_remembers(window: str, fits: bool
         (route,) = parse(text, "glassq.toml").routes
         assert str(route.dedupe_window) == window
         return
-    with pytest.raises(SettingsError, match=r"\[routes.0\] dedupe_window = .* expected up to 30d"):
+    with pytest.raises(SettingsError, match=r"\[\[routes\]\] \(1st\) dedupe_window = .* expected up to 30d"):
         parse(text, "glassq.toml")
 
 

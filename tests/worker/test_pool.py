@@ -86,7 +86,7 @@ MISTAKES: dict[str, tuple[Callable[[PoolRun], object], str]] = {
     "bad value": (lambda run: run.write_settings(more='[log]\nlevel = "loud"\n'), '[log] level = "loud": '),
     "no handler": (
         lambda run: run.write_settings("handlers:nowhere"),
-        "[routes.0] handler = 'handlers:nowhere': cannot be imported: AttributeError",
+        "[[routes]] (1st) handler = 'handlers:nowhere': cannot be imported: AttributeError",
     ),
     "no module": (lambda run: run.write_settings("missing:f"), "cannot be imported: ModuleNotFoundError"),
     "broken module": (lambda run: run.write_handlers("1 / 0\n"), "cannot be imported: ZeroDivisionError"),

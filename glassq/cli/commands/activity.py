@@ -50,7 +50,7 @@ def activity(app: App, who: str, did: str, since: str | None, limit: int, as_jso
     if not found:
         out.print("nothing was done that the ledger knows of")
         return
-    print_table(out, table("", ("at", "who", "via", "did", "what", "came to", "note"), map(_cells, found)))
+    print_table(out, table("", ("at", "who", "via", "did", "came to", "what"), map(_cells, found), wraps="what"))
 
 
 def _cells(each: Activity) -> tuple[object, ...]:
@@ -60,7 +60,6 @@ def _cells(each: Activity) -> tuple[object, ...]:
         each.actor,
         each.via,
         each.did,
-        line(what),
         operation.words(each),
-        line(each.note),
+        line("; ".join(filter(None, (what, each.note)))),
     )

@@ -9,7 +9,7 @@ import click
 from glassq.bodies.base import NO_LIMIT
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.group import CommandGroup
-from glassq.cli.output import console, facts, print_json
+from glassq.cli.output import console, print_facts, print_json
 from glassq.operations import bodies as operation
 from glassq.operations.words import span
 
@@ -44,7 +44,7 @@ def _look(app: App, as_json: bool) -> None:
         ("being received", f"{found.unfinished}, {_mebibytes(found.unfinished_bytes)}"),
         ("room", "not known here" if seen.room == NO_LIMIT else _mebibytes(seen.room)),
     ]
-    out.print(facts(rows))
+    print_facts(out, rows)
 
 
 def _mebibytes(size: int) -> str:

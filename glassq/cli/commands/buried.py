@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from glassq.cli.app import App, as_json, examples, pass_app
-from glassq.cli.output import console, line, print_json, print_table, table
+from glassq.cli.output import console, line, print_folded, print_json, print_table, table
 from glassq.cli.selection import selection
 from glassq.operations import listing
-from glassq.operations.words import moment, span
+from glassq.operations.words import span
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -76,14 +76,14 @@ def _print(app: App, out: Console, found: BuriedList, selection: Selection) -> N
     print_table(out, table("", columns, [_cells(row, named=named) for row in rows], wraps="reason"))
     if selection.filter and found.fit is None and not found.short:
         cut = f"the newest {len(rows)} of those that fit; {total} are buried in all"
-        out.print(f"{cut} (--limit {total} shows all that fit)", style="dim")
+        print_folded(out, f"{cut} (--limit {total} shows all that fit)", 0, "dim")
     elif selection.filter and total > len(rows):
         out.print(f"{len(rows)} of {total} buried", style="dim")
     elif total > len(rows):
         causes = app.command("buried --by reason")
-        out.print(f"{total - len(rows)} more: --limit {total} shows all, {causes} their causes", style="dim")
+        print_folded(out, f"{total - len(rows)} more: --limit {total} shows all, {causes} their causes", 0, "dim")
     look, again = app.command("show ID"), app.command("kick ID")
-    out.print(f"Look at one with {look}, have it worked again with {again}.", style="dim")
+    print_folded(out, f"Look at one with {look}, have it worked again with {again}.", 0, "dim")
 
 
 def _cells(row: BuriedRow, *, named: bool) -> tuple[object, ...]:
@@ -101,9 +101,10 @@ def _print_groups(app: App, out: Console, found: BuriedGroups) -> None:
     name = "cause" if found.by == "reason" else found.by
     # those of one handler or source may have failed for many reasons: it is that of the example
     words = "reason" if found.by == "reason" else "for example"
-    columns = (name, "count", "first", "last", "example", words)
+    columns = (name, "count", "oldest", "newest", "example", words)
+    now = app.operations.clock()
     rows = [
-        (group.id or "none", group.count, _short(group.first), _short(group.last), group.example, group.words)
+        (group.id or "none", group.count, _age(group.first, now), _age(group.last, now), group.example, group.words)
         for group in found.groups
     ]
     print_table(out, table("", columns, rows, wraps=words))
@@ -112,9 +113,8 @@ def _print_groups(app: App, out: Console, found: BuriedGroups) -> None:
     condition = line(found.groups[0].condition)
     chosen = f"--group {found.groups[0].id}" if found.by == "reason" else f"--where '{condition}'"
     one, again = app.command(f"buried {chosen}"), app.command(f"kick {chosen} --canary")
-    out.print(f"List the deliveries of one with {one}, have them worked again with {again}.", style="dim")
+    print_folded(out, f"List the deliveries of one with {one}, have them worked again with {again}.", 0, "dim")
 
 
-def _short(at: datetime | None) -> str:
-    """To the second, so that columns stay columns."""
-    return moment(at.replace(microsecond=0)) if at else ""
+def _age(at: datetime | None, now: datetime) -> str:
+    return span(max(0.0, (now - at).total_seconds())) if at else ""

@@ -56,7 +56,7 @@ def check(app: App, program: str | None, as_json: bool) -> int:
     outdated = settings.outdated if settings else ()
     remarks: tuple[str, ...] = ()
     if settings and not program:
-        said = (remarks_on_shared, configuration.database_remarks, configuration.engine_remarks)
+        said = (remarks_on_shared, *configuration.REMARKS)
         remarks = tuple(words for remarks_on in said for words in remarks_on(settings))
     _say([*problems, *outdated, *remarks])
     if as_json:

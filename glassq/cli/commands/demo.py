@@ -323,7 +323,6 @@ def _report_webhooks(run: Demo, out: Console) -> None:
         table.add_row(*map(line, row))
     out.print("\nBeside Glass, webhooks of today, signed as their senders sign (handlers.py has their handlers):")
     out.print(table)
-    out.print()
 
 
 def _say_next(run: Demo, out: Console) -> None:

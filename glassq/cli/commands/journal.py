@@ -9,7 +9,7 @@ import click
 
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.group import CommandGroup
-from glassq.cli.output import console, facts, line, print_json, print_table, table
+from glassq.cli.output import console, line, print_facts, print_json, print_table, table
 from glassq.operations import journal as operation
 from glassq.operations.words import span
 from glassq.values import Size
@@ -50,7 +50,7 @@ def _look(app: App, as_json: bool) -> None:
         ("refused", found.refused),
         *([("bodies to store", found.bodies)] if found.bodies else []),
     ]
-    out.print(facts(rows))
+    print_facts(out, rows)
     if found.damaged:
         out.print(f"! {found.damaged} set aside in {directory}/damaged: {app.command('journal check')}", style="yellow")
     if found.refused:
@@ -98,7 +98,8 @@ def check(app: App, as_json: bool) -> int:
 
     Exit code 1 if something is damaged or lost. Nothing is changed.
     """
-    found = operation.check(app.operations)
+    with app.progress() as progress:
+        found = operation.check(app.operations, progress)
     wrong = int(bool(found.damaged or found.bodiless))
     if as_json:
         print_json(found.document())

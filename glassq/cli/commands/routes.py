@@ -66,7 +66,7 @@ def _list(app: App, as_json: bool) -> None:
     print_table(out, table("", columns, map(_cells, rows), wraps="takes"))
     for row in rows:
         if row.never:
-            out.print(f"! route {row.number}: {line(row.never)}")
+            out.print(f"! route {row.number + 1}: {line(row.never)}")
     for each in paused:
         out.print(f"! {line(parked.words_of(app.operations, each))}")
 
@@ -75,7 +75,7 @@ def _cells(row: RouteRow) -> tuple[object, ...]:
     wanted = row.route.conditions.items()
     takes = ", ".join(f"{name} = {operation.words_of(value)}" for name, value in wanted) or "all"
     limits = " ".join(f"{key}={value}" for key, value in row.limits.items()) or "-"
-    return row.number, row.route.name, row.route.source, takes, row.route.work, limits
+    return row.number + 1, row.route.name, row.route.source, takes, row.route.work, limits
 
 
 def _tell(found: RouteTrial) -> None:
@@ -88,7 +88,7 @@ def _tell(found: RouteTrial) -> None:
     for each in found.tried:
         row, first = each.row, each.row is found.chosen
         verdict = each.why_not or ("takes it" if first else "would take it, if it came first")
-        click.echo(f"route {row.number} ({line(str(row.route.work))}): {line(verdict)}")
+        click.echo(f"route {row.number + 1} ({line(str(row.route.work))}): {line(verdict)}")
     chosen = found.chosen
     end = f"goes to {chosen.route.work}" if chosen else 'is dropped as "no route"'
     click.echo(f"a ping of {line(found.source)} with these labels waits in tube {line(found.tube)} and {line(end)}")

@@ -10,7 +10,7 @@ import click
 
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.completion import buried_ids
-from glassq.cli.output import console, facts, line, print_json
+from glassq.cli.output import console, line, print_facts, print_json
 from glassq.log import escape
 from glassq.operations import story as operation
 from glassq.operations.find import OPEN, ledger_state
@@ -80,12 +80,13 @@ def _print_found(out: Console, told: Story, found: Found) -> None:
 
 def _print_body(out: Console, body: object) -> None:
     out.print("\nbody", style="bold")
-    out.print(escape(body if isinstance(body, str) else json.dumps(body, indent=2, ensure_ascii=False)))
+    # to be copied: never broken into lines
+    out.print(escape(body if isinstance(body, str) else json.dumps(body, indent=2, ensure_ascii=False)), soft_wrap=True)
 
 
 def _section(out: Console, title: str, rows: Rows) -> None:
     out.print(f"\n{line(title)}", style="bold")
-    out.print(facts(rows))
+    print_facts(out, rows)
 
 
 def _header(told: Story, found: Found) -> Rows:
@@ -156,7 +157,7 @@ def _print_evidence(out: Console, evidence: Evidence) -> None:
     rows += [(name, detail_words(value)) for name, value in evidence.detail.items() if value != ""]
     _section(out, f"attempt {evidence.attempt}: {evidence.outcome}", rows)
     if evidence.traceback:
-        out.print(indent(escape(evidence.traceback.rstrip()), "  | "), style="dim")
+        out.print(indent(escape(evidence.traceback.rstrip()), "  | "), style="dim", soft_wrap=True)
 
 
 def _entry(entry: Entry) -> Rows:

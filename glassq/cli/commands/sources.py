@@ -11,7 +11,7 @@ from glassq.cli import completion
 from glassq.cli.app import App, as_json, examples, pass_app
 from glassq.cli.files import MAX_SAVED, read_input
 from glassq.cli.group import CommandGroup
-from glassq.cli.output import console, facts, line, print_hints, print_json, print_table, table
+from glassq.cli.output import console, line, print_facts, print_hints, print_json, print_table, table
 from glassq.errors import SettingsError
 from glassq.operations import sources as operation
 from glassq.operations.words import span
@@ -59,7 +59,7 @@ def kinds(app: App, name: str | None, as_json: bool) -> None:
         return
     out = console()
     out.print(line(found.preset.title), style="bold")
-    out.print(facts(found.facts))
+    print_facts(out, found.facts)
     # to be copied: never broken into lines
     out.print(f"\n{found.section}", soft_wrap=True)
     if found.trial:
@@ -182,5 +182,5 @@ def _tell(app: App, verdict: TestedRequest) -> None:
     style = "green" if verdict.taken else "bold red"
     out.print(line(verdict.said), style=style)
     rows = [(name, value) for name, value in verdict.facts]
-    out.print(facts(rows))
+    print_facts(out, rows)
     print_hints(out, map(app.adapt, verdict.todo))

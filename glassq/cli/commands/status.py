@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from glassq.cli.app import App, as_json, pass_app
-from glassq.cli.output import console, facts, line, print_hints, print_json, print_table, table
+from glassq.cli.output import console, line, print_facts, print_hints, print_json, print_table, table
 from glassq.errors import QueueUnavailable, SettingsError
 from glassq.operations import status as operation
 from glassq.operations.checks.in_effect import not_in_effect
@@ -62,16 +62,15 @@ def _print(app: App, found: SystemStatus) -> None:
         out.print(_foreign(seen.foreign), style="dim")
     states = ", ".join(f"{number} {state}" for state, number in sorted((found.states or {}).items())) or "nothing"
     out.print()
-    out.print(
-        facts(
-            [
-                ("oldest ready job", _oldest(seen)),
-                ("on disk", _on_disk(seen)),
-                ("last 24 h", found.note or states),
-                ("server", _server(seen)),
-                ("journal", found.journal_words),
-            ]
-        )
+    print_facts(
+        out,
+        [
+            ("oldest ready job", _oldest(seen)),
+            ("on disk", _on_disk(seen)),
+            ("last 24 h", found.note or states),
+            ("server", _server(seen)),
+            ("journal", found.journal_words),
+        ],
     )
     print_hints(out, (app.adapt(str(hint)) for hint in found.hints))
 

@@ -34,8 +34,9 @@ def users() -> None:
     type=click.Path(path_type=Path),
     help="What google-auth, gcloud or oauth2client wrote (token.json), with a refresh_token.",
 )
+@as_json
 @pass_app
-def add(app: App, user: str, file: Path) -> None:
+def add(app: App, user: str, file: Path, as_json: bool) -> None:
     """Store USER's consent, in place of an older one."""
     from glassq.glass.google_files import GLASS_SCOPES, read_authorized_user
 
@@ -59,7 +60,10 @@ def add(app: App, user: str, file: Path) -> None:
         )
     _store(app).add(user, consent.refresh_token, consent.scopes)
     app.has_done("users add", filter_=f"user={user}")
-    click.echo(f"stored the consent of {line(user)}")
+    if as_json:
+        print_json({"user": user, "stored": True})
+    else:
+        click.echo(f"stored the consent of {line(user)}")
 
 
 @users.command("list")
@@ -84,19 +88,24 @@ def list_(app: App, as_json: bool) -> int:
 
 @users.command()
 @click.argument("user")
+@as_json
 @pass_app
-def remove(app: App, user: str) -> int:
+def remove(app: App, user: str, as_json: bool) -> int:
     """Forget USER's consent."""
     removed = _store(app).remove(user)
     app.has_done("users remove", done=int(removed), filter_=f"user={user}")
-    what = "removed the consent of" if removed else "there is no consent of"
-    click.echo(f"{what} {line(user)}", err=not removed)
+    if as_json:
+        print_json({"user": user, "removed": removed})
+    else:
+        what = "removed the consent of" if removed else "there is no consent of"
+        click.echo(f"{what} {line(user)}", err=not removed)
     return int(not removed)
 
 
 @users.command("new-key")
+@as_json
 @pass_app
-def new_key(app: App) -> None:
+def new_key(app: App, as_json: bool) -> None:
     """Write a new key for stored consents.
 
     It goes to the file that [glass] credentials_key_file names; never over an old one.
@@ -121,7 +130,10 @@ def new_key(app: App) -> None:
         os.fsync(descriptor)
     # it stands at the beginning of an installation: there may be no ledger yet
     app.has_done("users new-key", filter_=str(path), warn=False)
-    click.echo(f"wrote a new key to {path}: keep a copy where the stored consents are not")
+    if as_json:
+        print_json({"file": str(path)})
+    else:
+        click.echo(f"wrote a new key to {path}: keep a copy where the stored consents are not")
 
 
 @click.command()

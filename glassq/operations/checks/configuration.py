@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from glassq.daemons import check_web, check_worker
+from glassq.database.plain import file_of
 from glassq.errors import SettingsError
 from glassq.mistakes import place
 from glassq.operations.checks.systemctl import leaves_out_intake, listens_for_intake
@@ -36,7 +37,7 @@ def problems(settings: Settings) -> list[str]:
     findings = [Finding("database", problem=problem) for problem in option_problems(settings)]
     findings += [found("secret", partial(check_secret, settings, key)) for key in secrets_in_use(settings)]
     findings += check_worker(settings)
-    never = (f"{settings.file}: [routes.{row.number}]: {row.never}" for row in listing(settings) if row.never)
+    never = (f"{settings.file}: {row.place}: {row.never}" for row in listing(settings) if row.never)
     findings += [Finding("route", problem=problem) for problem in (*never, *_without_key(settings))]
     if takes_pings(settings) and not leaves_out_intake():
         findings += [*check_web(settings), *(Finding("address", problem=problem) for problem in _refused(settings))]
@@ -65,6 +66,18 @@ def database_remarks(settings: Settings) -> Iterator[str]:
             yield f"{key} names no passfile, and {passfile}: {why_ignored(passfile)}"
 
 
+def path_remarks(settings: Settings) -> Iterator[str]:
+    """SQLite files that each program would look for in another place: three slashes are easily written for four."""
+    for section, key in (("ledger", "url"), ("push", "names")):
+        values = getattr(settings, section)
+        file = file_of(getattr(values, key)) if values is not None else None
+        if file is not None and not file.is_absolute():
+            yield (
+                f'{settings.file}: {place([section, key])} = "{getattr(values, key)}": this path begins where each '
+                "program is started; four slashes make it absolute: sqlite:////PATH"
+            )
+
+
 def engine_remarks(settings: Settings) -> Iterator[str]:
     """What the settings ask of the queue's engine that it cannot do, or what it will cost."""
     try:
@@ -90,7 +103,7 @@ def _without_key(settings: Settings) -> Iterator[str]:
     for row in listing(settings):
         key = row.route.concurrency_by
         if key is not None and (lacks := lacked_label(settings, row.route, [key.label])):
-            yield f'{settings.file}: [routes.{row.number}] concurrency_by = "{key}": {lacks}'
+            yield f'{settings.file}: {row.place} concurrency_by = "{key}": {lacks}'
 
 
 def takes_pings(settings: Settings) -> bool:
@@ -162,3 +175,7 @@ def _plain(value: Any) -> Any:
         if isinstance(value, kind):
             return kind(value)
     raise TypeError(f"cannot be JSON: {type(value).__name__}")
+
+
+# What is no mistake, but good to know.
+REMARKS = (path_remarks, database_remarks, engine_remarks)

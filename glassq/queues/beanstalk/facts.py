@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 KNOWN_GOOD = (1, 12)
 # So many binlog files are no sign of anything yet; by default one is 10 MiB.
 MANY_FILES = 20
+# A file holds more than this many jobs, even of the largest.
+FEW_A_FILE = 100
 _START_WITH_BINLOG = "start it with -b DIRECTORY -f0"
 _MEND_DISK = "make room on its disk, let the queue run empty, and restart it"
 
@@ -146,11 +148,12 @@ def _binlog_size(connection: BeanstalkConnection, server: ServerStats, tubes: Se
     seen = [connection.stats_tube(name) for name in tubes]
     buried, delayed = sum(tube.buried for tube in seen), sum(tube.delayed for tube in seen)
     said = f"the binlog has {server.files} files; {buried} buried and {delayed} delayed jobs"
-    if buried or delayed:
-        todo = "kick or delete what lies buried, or take it out: `glassq archive --older-than 7d`"
+    # very many jobs fill the files themselves, and are another trouble than that
+    if 0 < buried + delayed < FEW_A_FILE * server.files:
+        todo = "kick or delete what lies buried, or take it out: `glassq archive --older-than 7d`, or a shorter time"
         yield Fact("binlog", False, f"{said} keep old ones from being removed", todo)
     else:
-        yield Fact("binlog", None, f"{said} are in tubes of ours: another tube's jobs, or a long backlog, keep them")
+        yield Fact("binlog", None, f"{said} are in tubes of ours: so many jobs, or another tube's, keep them")
 
 
 def _binlog_files(connection: BeanstalkConnection, url: QueueUrl) -> Iterator[Fact]:

@@ -54,9 +54,11 @@ class Scan:
         # There may be very many: an id is kept in as few bytes as possible, and of what was found nothing else.
         guesses = array("Q", (job_id for job_id, _ in groupby(sorted(hints, reverse=True))))
         yielded = array("Q")
-        for job_id, job in self._examined(guesses) if len(guesses) >= promised else ():
+        for looked, (job_id, job) in enumerate(self._examined(guesses) if len(guesses) >= promised else ()):
             if len(yielded) == promised:
                 return
+            if looked and looked % PROGRESS_EVERY == 0:
+                yield len(yielded), promised
             if job:
                 yielded.append(job_id)
                 yield job
@@ -71,7 +73,14 @@ class Scan:
         An old job, with very many newer ids, is found without that, where it is among the guesses or the first ones.
         """
         heads = self._heads(self._names, self._states) - yielded
-        known = {job_id for job_id, job in self._examined({*guesses, *heads} - yielded) if job}
+        candidates, known = {*guesses, *heads} - yielded, set[int]()
+        # each of these is looked at, what they leave out is searched for, and those that are left are yielded
+        total = len(candidates) + promised
+        for looked, (job_id, job) in enumerate(self._examined(candidates)):
+            if looked and looked % PROGRESS_EVERY == 0:
+                yield looked, total
+            if job:
+                known.add(job_id)
         left = promised - len(yielded) - len(known)
         try:
             newest = self._connection.max_job_id() if left > 0 else 0
@@ -87,7 +96,10 @@ class Scan:
                 left -= job_id not in known
                 known.discard(job_id)
                 yield job
-        yield from self._still(known)
+        for told, job in enumerate(self._still(known)):
+            if told and told % PROGRESS_EVERY == 0:
+                yield min(len(candidates) + told, total), total
+            yield job
 
     def _search(self, known: Iterable[int], yielded: set[int]) -> Iterator[JobStats | ScanProgress | ScanShort]:
         """Scans without a probe: outwards from ids that are known or seen, until all promised jobs are found."""

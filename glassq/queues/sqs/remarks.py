@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 def remarks(settings: Settings) -> Iterator[str]:
     """See `glassq.queues.remarks`."""
     deadlines = {
-        "[worker]": settings.worker.deadline,
-        **{f"[routes.{number}]": route.deadline for number, route in enumerate(settings.routes)},
+        settings.place("worker", "deadline"): settings.worker.deadline,
+        **{settings.place("routes", n, "deadline"): route.deadline for n, route in enumerate(settings.routes)},
     }
-    for section, deadline in deadlines.items():
+    for key, deadline in deadlines.items():
         if deadline is not None and deadline > MAX_LEASE:
             yield (
-                f'{settings.file}: {section} deadline = "{deadline}": at Amazon SQS an attempt may take 12 hours, and '
+                f'{key} = "{deadline}": at Amazon SQS an attempt may take 12 hours, and '
                 "no extension helps: then it is stopped, and tried again from the beginning"
             )
