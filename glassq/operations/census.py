@@ -85,7 +85,9 @@ class Census(QueueWatcher):
         self._changed = True
 
     def snapshot(self) -> CensusView:
-        """What is known now."""
+        """What is known now. Whoever asks, watches: if nobody did, it is looked anew at once."""
+        if self._attention.pay():
+            self._wanted.set()
         return self._view
 
     def left(self, refs: Iterable[str]) -> None:
@@ -103,7 +105,7 @@ class Census(QueueWatcher):
             counts = self._counts(queue)
         deadline = time.monotonic() + WORK
         self._drop_left(queue)
-        if moved and queue.capabilities.exact_counts and not self._wrong(counts):
+        if moved and not self._metered and not self._wrong(counts):
             self._drop_in_turn(queue)
         if self._missing(counts):
             self._add_recorded(queue, deadline)
@@ -129,7 +131,7 @@ class Census(QueueWatcher):
         return _buried(self._ours(queue))
 
     def _ours(self, queue: Inspector) -> list[TubeCounts]:
-        return [counts for counts in queue.counts() if is_ours(self._operations.tube, counts.name)]
+        return [counts for counts in queue.counts(states=BURIED) if is_ours(self._operations.tube, counts.name)]
 
     def _moved(self, tubes: Iterable[TubeCounts]) -> bool:
         """Whether any job came or went since the last look; where the engine does not count them, perhaps."""

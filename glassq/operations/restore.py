@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shlex
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -87,8 +88,13 @@ class RestorePlan:
 
 @contextmanager
 def locked(files: Sequence[Path]) -> Iterator[None]:
-    """Nobody else restores these files meanwhile. Raises Conflict where somebody does, and InvalidRequest."""
+    """Nobody else restores these files meanwhile, nor others of their directories: one delivery may stand in several.
+
+    Raises Conflict where somebody does, and InvalidRequest.
+    """
     with ExitStack() as opened:
+        for directory in sorted({file.resolve().parent for file in files}):
+            _lock_directory(directory, opened)
         for file in sorted({file.resolve() for file in files}):
             try:
                 handle = opened.enter_context(file.open("rb"))
@@ -99,6 +105,19 @@ def locked(files: Sequence[Path]) -> Iterator[None]:
             except OSError:
                 raise Conflict(f"{file}: somebody restores it right now") from None
         yield
+
+
+def _lock_directory(directory: Path, opened: ExitStack) -> None:
+    try:
+        handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        # what is wrong with it, the file in it tells
+        return
+    opened.callback(os.close, handle)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Conflict(f"{directory}: somebody restores files of it right now") from None
 
 
 def plan(

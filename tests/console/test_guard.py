@@ -186,6 +186,13 @@ def test_a_name_that_a_proxy_says_is_no_user_of_this_machine(name: str, proxied:
     assert not browser.cookie
 
 
+def test_whoever_a_proxy_has_let_in_is_one_name(tmp_path: Path) -> None:
+    everybody = site_of(tmp_path, "beanstalk://127.0.0.1:1", PROXIED.replace('"vera"', '"*", "CN=eve, O=x"'))
+    for name, role in {"eve": "viewer", "eve, anna": "nobody", "anna,eve": "nobody", "CN=eve, O=x": "viewer"}.items():
+        browser = everybody.browser(PROXY, Host="ops.test", X_Forwarded_User=name)
+        assert browser.json("/glassq/login.json")["role"] == role, name
+
+
 def test_a_proxy_that_says_nobody_lets_nobody_in(proxied: Site) -> None:
     answer = proxied.browser(PROXY, Host="ops.test").get("/glassq/login")
     assert answer.status_code == 403

@@ -213,9 +213,12 @@ def test_what_is_wrong_with_a_file_is_warned_of_and_restores_nothing_unless_that
 def test_two_operators_do_not_restore_one_file_at_once(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.touch()
-    again = restore.locked([file])
-    with restore.locked([file, file]), pytest.raises(Conflict, match="somebody restores it right now"):
-        again.__enter__()
+    # a delivery that two have archived at once stands in a file of each
+    other = tmp_path / "b.jsonl"
+    other.touch()
+    for again in (restore.locked([file]), restore.locked([other])):
+        with restore.locked([file, file]), pytest.raises(Conflict, match="somebody restores files of it right now"):
+            again.__enter__()
     with restore.locked([file]):
         file.unlink()
     with pytest.raises(InvalidRequest, match="cannot be read"), restore.locked([file]):

@@ -15,17 +15,24 @@ from glassq.queues.base import Fact
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+# None were found, or not what finds them.
+_NO_CREDENTIALS = (
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.CredentialRetrievalError,
+    boto.TokenRetrievalError,
+    boto.ProfileNotFound,
+    boto.ConfigNotFound,
+    boto.ConfigParseError,
+    boto.InvalidConfigError,
+)
 # What a request met before it could reach the service.
 _NEVER_SENT = (
     boto.EndpointConnectionError,
     boto.ConnectTimeoutError,
     boto.ProxyConnectionError,
     boto.SSLError,
-    boto.NoCredentialsError,
-    boto.PartialCredentialsError,
-    boto.CredentialRetrievalError,
-    boto.TokenRetrievalError,
-    boto.ProfileNotFound,
+    *_NO_CREDENTIALS,
     boto.NoRegionError,
     boto.ParamValidationError,
 )
@@ -52,7 +59,14 @@ _CREDENTIALS = (
     "give this host a role, or the service's user a profile; boto3 looks for credentials by itself (environment, "
     "~/.aws, the instance's role), `aws sts get-caller-identity` shows what it finds"
 )
-REACH = "see whether this host reaches the endpoint of the region: route, firewall, VPC endpoint, proxy"
+REACH = (
+    "see whether the region in [queue] url is one of Amazon's, and whether this host reaches its endpoint: route, "
+    "firewall, VPC endpoint, proxy"
+)
+_TLS = (
+    "if a proxy on the way opens TLS, name the file with its certificate authority in AWS_CA_BUNDLE, for each program "
+    "of glassq; the certificate is always checked"
+)
 
 
 @dataclass(frozen=True)
@@ -115,8 +129,7 @@ def bare(code: object) -> str:
 
 def is_about_credentials(error: BaseException | None) -> bool:
     """Whether there are no credentials, or Amazon does not know them (any more)."""
-    missing = boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError
-    return isinstance(error, missing) or code_of(error) in _UNKNOWN_TO_AMAZON
+    return isinstance(error, _NO_CREDENTIALS) or code_of(error) in _UNKNOWN_TO_AMAZON
 
 
 def is_throttled(error: QueueError) -> bool:
@@ -157,6 +170,8 @@ def explained(error: QueueError, words: ServiceWords) -> Fact:
     code = code_of(cause)
     if code in _SKEWED or (code in _UNKNOWN_TO_AMAZON and "ignature" in said and _TIMES in said):
         return Fact("clock", False, said, _CLOCK)
+    if isinstance(cause, boto.SSLError):
+        return Fact("tls", False, said, _TLS)
     if is_about_credentials(cause):
         return Fact("credentials", False, said, _CREDENTIALS)
     if code in _DENIED:

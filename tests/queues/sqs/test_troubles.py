@@ -32,8 +32,17 @@ def answered(code: str, message: str, status: int = 400) -> boto.ClientError:
         (answered("AWS.SimpleQueueService.NonExistentQueue", "gone"), "queues", "shop-glassq", "`glassq queue init`"),
         (answered("OverLimit", "120000"), "queue", "too many jobs are reserved", "policy"),
         (boto.NoCredentialsError(), "credentials", "Unable to locate credentials", "sts get-caller"),
-        (boto.EndpointConnectionError(endpoint_url="https://x"), "queue", "https://x", "route, firewall"),
-        (boto.ReadTimeoutError(endpoint_url="https://x"), "queue", "https://x", "route, firewall"),
+        (boto.EndpointConnectionError(endpoint_url="https://x"), "queue", "https://x", "VPC endpoint"),
+        (boto.SSLError(endpoint_url="https://x", error="self-signed"), "tls", "self-signed", "AWS_CA_BUNDLE"),
+        (boto.ProfileNotFound(profile="shop"), "credentials", "(shop) could not be found", "sts get-caller"),
+        (boto.ConfigParseError(path="/a"), "credentials", "Unable to parse", "sts get-caller"),
+        (
+            boto.EndpointConnectionError(endpoint_url="https://sqs.eu-wset-1.x"),
+            "queue",
+            "wset",
+            "the region in [queue]",
+        ),
+        (boto.ReadTimeoutError(endpoint_url="https://x"), "queue", "https://x", "VPC endpoint"),
     ],
 )
 def test_an_error_says_what_is_wrong_and_what_to_do(error: Exception, name: str, said: str, todo: str) -> None:
