@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from glassq.console.filtering import conditions, filter_of, one_of, options
 from glassq.console.pages.delivery import tell
-from glassq.console.request import Page, Redirect
+from glassq.console.request import Page
 from glassq.errors import InvalidRequest, NotFound
 from glassq.operations import listing
 from glassq.operations.filters import parse
@@ -136,7 +136,9 @@ def group_of(console: Console, request: PageRequest) -> Answer:
     found = story.found
     if found is None or not found.is_buried:
         raise NotFound(f"{request.path['id']} is not buried (any more), so it is in no group: /d/{request.path['id']}")
-    return Redirect(f"/buried/{found.cause.id}")
+    group = found.cause.id
+    document = {"delivery": found.name, "group": group}
+    return Page("group.html", found.cause.words, document, instead=f"/buried/{group}")
 
 
 def group(console: Console, request: PageRequest) -> Answer:
