@@ -54,7 +54,7 @@ def search(console: Console, request: PageRequest) -> Answer:
     }
     title = f"Search: {asked['q']}" if asked["q"] else " ".join(filter(None, ("Search", asked["state"], asked["tube"])))
     there = f"/d/{quote(findings.only)}" if findings.only else ""
-    return Page("search.html", title, findings.document(), values, instead=there)
+    return Page("search.html", title, findings.document, values, instead=there)
 
 
 def _longer(within: float) -> float:
