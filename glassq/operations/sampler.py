@@ -30,8 +30,10 @@ log = logger("glassq.operations")
 
 # How often more than what a curve needs is asked while somebody watches, and while nobody does; in seconds.
 STATUS, QUEUES, LEDGER = (5.0, 60.0), (15.0, 120.0), (15.0, 60.0)
+# What of the status is a look through the ledger's last day.
+RECORDED = (60.0, 120.0)
 # Each takes at most this share of the time.
-SHARE = 0.05
+SHARE = 0.02
 # The ledger is asked again for minutes that are younger than this: writers are late.
 LATE = timedelta(minutes=3)
 # Percentiles are those of this time, and of so many deliveries at most.
@@ -55,9 +57,9 @@ class Samples:
     """What is known of the system.
 
     `at` is when the queue was looked at last, `since` when the first look was (None: never yet); `trouble` says why
-    nobody can look now. `tubes` are ours, those of keys summed. `status` and `queues` may be some seconds older (None:
-    nobody has looked yet). `minutes` are the ledger's, oldest first; `waited` and `worked` are of the last TIMED.
-    `note` says why the ledger tells nothing.
+    nobody can look now. `tubes` are ours, those of keys summed. `status`, of `status_at`, and `queues` may be some
+    seconds older (None: nobody has looked yet). `minutes` are the ledger's, oldest first; `waited` and `worked` are of
+    the last TIMED. `note` says why the ledger tells nothing.
     """
 
     at: datetime | None = None
@@ -67,6 +69,7 @@ class Samples:
     all: Curve = field(default_factory=Curve)
     curves: Mapping[str, Curve] = field(default_factory=dict)
     status: SystemStatus | None = None
+    status_at: datetime | None = None
     queues: QueuesView | None = None
     minutes: tuple[Minute, ...] = ()
     waited: Percentiles = NONE
@@ -90,7 +93,7 @@ class Sampler(QueueWatcher):
         self._curves: dict[str, Curve] = {}
         self._minutes: dict[int, Minute] = {}
         self._view = Samples(all=self._all)
-        self._due = dict.fromkeys(("status", "queues", "ledger"), 0.0)
+        self._due = dict.fromkeys(("status", "recorded", "queues", "ledger"), 0.0)
         # until when the ledger has been read
         self._read = datetime.max.replace(tzinfo=UTC)
 
@@ -142,12 +145,20 @@ class Sampler(QueueWatcher):
         if began < self._due[name]:
             return
         look()
+        self._due[name] = self._next(began, rhythm)
+
+    def _next(self, began: float, rhythm: tuple[float, float]) -> float:
+        """When it is due again what has begun then and is over now."""
         # a large ledger takes its time
         rest = (time.monotonic() - began) / SHARE
-        self._due[name] = began + max(rest, rhythm[0 if self._attention.is_paid else 1] - watcher.EVERY / 2)
+        return began + max(rest, rhythm[0 if self._attention.is_paid else 1] - watcher.EVERY / 2)
 
     def _look_at_status(self, queue: Inspector) -> None:
-        self._change(status=status.snapshot(self._operations, queue, Stoppable(self._stopping)))
+        began, at = time.monotonic(), self._operations.clock()
+        before = self._view.status if began < self._due["recorded"] else None
+        self._change(status=status.snapshot(self._operations, queue, Stoppable(self._stopping), before), status_at=at)
+        if before is None:
+            self._due["recorded"] = self._next(began, RECORDED)
 
     def _look_at_queues(self, queue: Inspector) -> None:
         own = worker_queues.snapshot(self._operations, queue)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from glassq.console import charts
+from glassq.console.filtering import one_of
 from glassq.console.pages.activity import latest
 from glassq.console.request import Page
 from glassq.errors import NotFound
@@ -46,7 +47,10 @@ def overview(console: Console, request: PageRequest) -> Answer:
         "command": console.command("status"),
         **_charts(samples, found, request, hours),
     }
-    document = adapt_hints(status.document(), console.adapt) if status else {"note": samples.trouble}
+
+    def document() -> object:
+        return adapt_hints(status.document(), console.adapt) if status else {"note": samples.trouble}
+
     return Page("overview.html", "Overview", document, values)
 
 
@@ -62,9 +66,8 @@ _LEVELS = (("wrong", False), ("note", None), ("ok", True))
 
 
 def hours_of(request: PageRequest) -> int:
-    """How many hours the charts of this request have."""
-    asked = request.params.get("hours", "")
-    return int(asked) if asked.isdecimal() and int(asked) in HOURS else HOURS[0]
+    """How many hours the charts of this request have. Raises InvalidRequest."""
+    return int(one_of(request.params, "hours", tuple(map(str, HOURS))))
 
 
 def _charts(samples: Samples, found: Overview, request: PageRequest, hours: int) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def queues(console: Console, request: PageRequest) -> Answer:
         "sparks": _sparks(samples, request),
         "command": console.command("queues"),
     }
-    return Page("queues.html", "Queues", _queues_document(console, samples), values)
+    return Page("queues.html", "Queues", lambda: _queues_document(console, samples), values)
 
 
 def _queues_document(console: Console, samples: Samples) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def queue(console: Console, request: PageRequest) -> Answer:
         "facts": _facts(samples, line.counts.name),
         "command": console.command("queues"),
     }
-    return Page("queue.html", line.label, _one_document(console, samples, line.counts.name), values)
+    return Page("queue.html", line.label, lambda: _one_document(console, samples, line.counts.name), values)
 
 
 def _one_document(console: Console, samples: Samples, tube: str) -> dict[str, Any]:
