@@ -1,4 +1,4 @@
-"""How many heaps malloc has: by default each of many threads gets one of its own, and what it frees there stays there."""
+"""How many heaps malloc has: by default each of many threads gets one, and what it frees there stays there."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ class ConsoleServer(Application):  # type: ignore[misc]
         self._in_effect.start(self._in_effect.read(self.settings))
         for remark in (*self.settings.ignored, *self.settings.outdated):
             _log.warning("settings are wrong or outdated %s", fields(why=remark))
-        # its threads take turns at the interpreter anyway, and what ten of them have freed would be a tenth of its memory
+        # its threads take turns at the interpreter anyway; what they free in heaps of their own would be a fifth of it
         limit_heaps(1)
         try:
             TendingArbiter(self).run()
