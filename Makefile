@@ -171,8 +171,10 @@ docs: $(DEV) ## write docs/settings.md from the settings and conf/glassq.toml, a
 	@$(BIN)/python tools/settings_docs.py
 	@$(BIN)/python tools/senders_docs.py
 
-pictures: $(DEV) ## write docs/demo.svg, docs/buried.svg and docs/github.svg: what a terminal shows of real runs
+pictures: $(DEV) ## write docs/*.svg and docs/console/*.png: what terminals and the console show of real runs
 	@$(BIN)/python tools/terminals.py
+	@tools/setup-fonts $(VENV)
+	@$(BIN)/python tools/screenshots
 
 man: $(DEV) ## write dist/man/: a manual page for each command and daemon, and for glassq.toml
 	@rm -rf dist/man

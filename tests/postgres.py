@@ -136,11 +136,11 @@ class PostgresServer:
         """The URL of a database; through a proxy's `port` where one is given."""
         return QueueUrl(f"postgres://{user}@127.0.0.1:{port or self.port}/{database}")
 
-    def database(self) -> str:
-        """A new, empty database that belongs to ROLE; its name."""
+    def database(self, template: str = "template1") -> str:
+        """A new database that belongs to ROLE, empty or a copy of another one; its name."""
         name = f"test{next(self._names)}"
         # wal_log copies without a checkpoint
-        self.execute(f"CREATE DATABASE {name} OWNER {ROLE}")
+        self.execute(f"CREATE DATABASE {name} OWNER {ROLE} TEMPLATE {template}")
         return name
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:

@@ -251,6 +251,15 @@ def test_a_drawn_picture_is_small_and_says_what_it_shows(name: str) -> None:
     assert all(ET.fromstring(data).findtext(f"{_SVG}{part}") for part in ("title", "desc"))
 
 
+def test_pictures_of_the_console_are_small_and_stand_in_its_document() -> None:
+    pictures = sorted((ROOT / "docs" / "console").glob("*.png"))
+    text = (ROOT / "docs" / "console.md").read_text("utf-8")
+    assert len(pictures) >= 8
+    for file in pictures:
+        assert f"console/{file.name}" in text, file.name
+        assert file.stat().st_size < 80_000, file.name
+
+
 def test_the_picture_of_the_architecture_names_only_what_is_there() -> None:
     found = texts(ET.fromstring(PICTURE.read_bytes()))
     assert "worker/consumer.py" in paths(found)

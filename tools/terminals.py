@@ -36,6 +36,8 @@ DEMO = ("glassq", "demo", "--keep")
 PATIENCE = 240.0
 # rich names fonts of a server elsewhere; a picture in a document shall ask nobody.
 _FONTS = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
+# A link that signs in to the console, once, is two lines long.
+_CODE = re.compile(r"(login\?code=)[\w.-]+(?:\n[\w.-]{20,})?")
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 # The handler of README's first minutes, and the same that finds something to give up.
@@ -112,7 +114,7 @@ class Trial:
     def clean(self, output: str) -> str:
         for text, word in self.replaced.items():
             output = output.replace(text, word)
-        return output
+        return _CODE.sub(r"\1...", output)
 
 
 @contextmanager
@@ -134,7 +136,7 @@ def wait(holds: Callable[[], bool]) -> None:
 
 def questions(demo: Trial) -> Iterator[Shown]:
     """What is asked after the demo."""
-    yield demo.ask("glassq", "buried")
+    yield demo.ask("glassq", "buried", "--limit", "6")
     by_reason = demo.ask("glassq", "buried", "--by", "reason")
     yield by_reason
     yield demo.ask("glassq", "kick", "--group", found(r"--group ([0-9a-f]{12})", by_reason), "--dry-run")

@@ -111,6 +111,16 @@ class Operations:
         inspector.only_looks()
         return closing(inspector)
 
+    @cached_property
+    def metered(self) -> bool:
+        """Whether the engine counts each look at the queue (`Capabilities.metered`)."""
+        try:
+            with self.queue() as queue:
+                return queue.capabilities.metered
+        except SettingsError:
+            # whoever looks is told
+            return False
+
     def producer(self) -> closing[Producer]:
         """`with operations.producer() as producer:` puts new deliveries; it connects at its first call."""
         return closing(self._produce(self.settings))

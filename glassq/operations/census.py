@@ -80,7 +80,9 @@ class Census(QueueWatcher):
         self._changed = True
 
     def snapshot(self) -> CensusView:
-        """What is known now."""
+        """What is known now. Whoever asks, watches: if nobody did, it is looked anew at once."""
+        if self._attention.pay():
+            self._wanted.set()
         return self._view
 
     def left(self, refs: Iterable[str]) -> None:
@@ -119,7 +121,8 @@ class Census(QueueWatcher):
 
     def _counts(self, queue: Inspector) -> dict[str, int]:
         main = self._operations.tube
-        return {counts.name: counts.buried for counts in queue.counts() if counts.buried and is_ours(main, counts.name)}
+        found = queue.counts(states=BURIED)
+        return {counts.name: counts.buried for counts in found if counts.buried and is_ours(main, counts.name)}
 
     def _missing(self, counts: dict[str, int]) -> bool:
         """Whether more are buried in a tube than are known of it."""

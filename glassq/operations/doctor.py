@@ -12,6 +12,7 @@ from glassq.log import logger
 from glassq.operations.checks.base import Check
 from glassq.operations.checks.examine import examine, glance
 from glassq.operations.stopping import Stoppable
+from glassq.operations.watcher import METERED, Attention
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 log = logger("glassq.operations")
 
-# Between two glances, and how old an examination may be that is shown, in seconds.
+# Between two glances, and how old an examination may be that is shown, in seconds. Where looks at the queue are metered
+# and nobody watches, glances are as rare as these looks.
 EVERY, FRESH = 30.0, 60.0
 # Checks take at most this share of a processor's time, in the long run.
 SHARE = 0.1
@@ -45,10 +47,13 @@ class Doctor:
 
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
+        self._attention = Attention()
+        self._metered = operations.metered
         self._urgent = Examination()
         self._whole = Examination()
         self._changed = threading.Condition()
-        self._wanted = False
+        # whether somebody wants all checks, or those that are urgent, at once
+        self._wanted = self._hurry = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="doctor", daemon=True)
 
@@ -65,8 +70,17 @@ class Doctor:
             self._thread.join(2.0)
 
     def view(self) -> Examination:
-        """What is urgent."""
+        """What is urgent. Whoever asks, watches."""
+        if self._attention.pay():
+            with self._changed:
+                self._changed.notify_all()
         return self._urgent
+
+    def look(self) -> None:
+        """What is urgent may be another thing by now: it is looked for at once."""
+        with self._changed:
+            self._hurry = True
+            self._changed.notify_all()
 
     def whole(self, within: float) -> Examination:
         """All checks. Where they are not FRESH, they are made anew: that is waited for so many seconds at most."""
@@ -95,13 +109,22 @@ class Doctor:
             if self._wanted:
                 self._wanted = False
                 self._whole = self._examined(examine)
-            if time.monotonic() >= due:
+            if self._is_due(due):
+                self._hurry = False
                 self._urgent = self._examined(glance)
                 due = time.monotonic() + max(EVERY, (time.thread_time() - began) / SHARE)
             with self._changed:
                 self._changed.notify_all()
-                if not self._wanted and not self._stopping.is_set():
-                    self._changed.wait(max(0.0, due - time.monotonic()))
+                if not self._wanted and not self._stopping.is_set() and not self._is_due(due):
+                    self._changed.wait(max(0.0, due + self._rest() - time.monotonic()))
+
+    def _is_due(self, due: float) -> bool:
+        return self._hurry or time.monotonic() >= due + self._rest()
+
+    def _rest(self) -> float:
+        """For so many seconds more nobody need look."""
+        rare = self._metered and not self._attention.is_paid
+        return METERED[1] - EVERY if rare else 0.0
 
     def _examined(self, look: Callable[[Operations, Stoppable], Iterable[Check]]) -> Examination:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -29,11 +28,7 @@ if TYPE_CHECKING:
 
 log = logger("glassq.operations")
 
-# Whoever has changed something waits for the next look so long, in seconds.
-LOOK = 1.0
-# Who has not looked for so long, watches no more: then only what a curve needs is asked often; in seconds.
-WATCHED = 60.0
-# How often the rest is asked while somebody watches, and while nobody does; in seconds.
+# How often more than what a curve needs is asked while somebody watches, and while nobody does; in seconds.
 STATUS, QUEUES, LEDGER = (5.0, 60.0), (15.0, 120.0), (15.0, 60.0)
 # Each takes at most this share of the time.
 SHARE = 0.05
@@ -87,49 +82,31 @@ class Samples:
 class Sampler(QueueWatcher):
     """`start` begins its thread, `close` ends it; `view` never waits."""
 
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, turned: Callable[[], None] = lambda: None) -> None:
+        """`turned` is called when the queue cannot be looked at any more, and when it can again."""
         super().__init__(operations, "sampler")
+        self._turned = turned
         self._all = Curve()
         self._curves: dict[str, Curve] = {}
         self._minutes: dict[int, Minute] = {}
         self._view = Samples(all=self._all)
         self._due = dict.fromkeys(("status", "queues", "ledger"), 0.0)
-        self._asked = 0.0
-        # how many looks have begun, and which was the last that is over
-        self._looks = threading.Condition()
-        self._begun = self._looked = 0
+        # until when the ledger has been read
+        self._read = datetime.max.replace(tzinfo=UTC)
 
     def view(self) -> Samples:
-        """What is known now. Whoever asks, watches: if nobody did, it is looked anew at once."""
-        now = time.monotonic()
-        if now - self._asked > WATCHED:
+        """What is known now. Whoever asks, watches: if nobody did, it is looked anew at once.
+
+        Where looks are metered, what is known may be old by then: that look is waited for, for a moment.
+        """
+        if self._attention.pay():
             self._wanted.set()
-        self._asked = now
+            if self._metered:
+                self.look()
         return self._view
 
-    def look(self) -> None:
-        """Looks at once, for who has just changed something; returns within LOOK, whether it is done or not."""
-        if not self._thread.is_alive():
-            return
-        with self._looks:
-            wanted = self._begun + 1
-            self._wanted.set()
-            self._looks.wait_for(lambda: self._looked >= wanted, LOOK)
-
-    @property
-    def _is_watched(self) -> bool:
-        return time.monotonic() - self._asked < WATCHED
-
-    def _look(self, queue: Inspector) -> None:
-        with self._looks:
-            self._begun += 1
-        self.step(queue)
-        with self._looks:
-            self._looked = self._begun
-            self._looks.notify_all()
-
     def _cannot(self, why: str) -> None:
-        self._change(trouble=why)
+        self._turn(why)
 
     def _log_bug(self) -> str:
         log.exception("the sampler failed")
@@ -143,7 +120,8 @@ class Sampler(QueueWatcher):
         self._all.add(sample(now.timestamp(), tubes))
         self._add_curves(now.timestamp(), tubes)
         since = self._view.since or now
-        self._change(at=now, since=since, trouble="", tubes=tubes, curves=dict(self._curves))
+        self._change(at=now, since=since, tubes=tubes, curves=dict(self._curves))
+        self._turn("")
         self._when_due("ledger", LEDGER, self._look_at_ledger)
         self._when_due("status", STATUS, lambda: self._look_at_status(queue))
         self._when_due("queues", QUEUES, lambda: self._look_at_queues(queue))
@@ -166,7 +144,7 @@ class Sampler(QueueWatcher):
         look()
         # a large ledger takes its time
         rest = (time.monotonic() - began) / SHARE
-        self._due[name] = began + max(rest, rhythm[0 if self._is_watched else 1] - watcher.EVERY / 2)
+        self._due[name] = began + max(rest, rhythm[0 if self._attention.is_paid else 1] - watcher.EVERY / 2)
 
     def _look_at_status(self, queue: Inspector) -> None:
         self._change(status=status.snapshot(self._operations, queue, Stoppable(self._stopping)))
@@ -182,7 +160,7 @@ class Sampler(QueueWatcher):
 
     def _look_at_ledger(self) -> None:
         now = self._operations.clock()
-        begin = now - timedelta(minutes=MINUTES) if not self._minutes else now - LATE
+        begin = min(now, self._read) - LATE if self._minutes else now - timedelta(minutes=MINUTES)
         begin = begin.replace(second=0, microsecond=0)
         try:
             with self._operations.ledger() as ledger:
@@ -192,6 +170,7 @@ class Sampler(QueueWatcher):
         except (LedgerError, SettingsError) as error:
             self._change(note=str(error))
             return
+        self._read = now
         self._minutes |= by_minute(rows)
         # an empty ledger has been read as well
         self._minutes.setdefault(int(now.timestamp()) // 60 * 60, Minute(int(now.timestamp()) // 60 * 60))
@@ -199,6 +178,12 @@ class Sampler(QueueWatcher):
         self._minutes = {at: minute for at, minute in sorted(self._minutes.items()) if at >= oldest}
         minutes = tuple(self._minutes.values())
         self._change(minutes=minutes, waited=waited(timings), worked=worked(timings), note=note)
+
+    def _turn(self, trouble: str) -> None:
+        turned = bool(trouble) != bool(self._view.trouble)
+        self._change(trouble=trouble)
+        if turned:
+            self._turned()
 
     def _change(self, **changes: object) -> None:
         view = self._view

@@ -17,7 +17,7 @@ from glassq.causes import reason
 from glassq.errors import JobNotFound, LedgerError, QueueError, SearchIncomplete, SettingsError
 from glassq.mask import MAX_LINE, masked_body, masked_texts
 from glassq.operations.filters import has_words
-from glassq.operations.find import MIN_PREFIX, found_in, is_ours, our_tubes
+from glassq.operations.find import MIN_PREFIX, found_in, is_ours, our_tubes, sees_all
 from glassq.operations.follow import said
 from glassq.operations.words import deliveries, span
 from glassq.queues.base import ALL_STATES
@@ -141,8 +141,7 @@ def _by_name(
             findings.looked.append(f"the queue has no job {text}")
         except QueueError as error:
             findings.looked.append(f"the queue cannot be looked at: {error}")
-    prefix = text.lower()
-    if len(prefix) < MIN_PREFIX or not _ID.fullmatch(prefix):
+    if not (prefix := _prefix(text)):
         return
     try:
         with operations.ledger() as ledger:
@@ -156,6 +155,12 @@ def _by_name(
         words = buried.cause.words
         findings.add(Hit(buried.delivery, "buried", buried.source, buried.tube, buried.failed_at, "id", words))
     findings.looked.append(f"ids that begin with {prefix}: all of the ledger and of what is buried")
+
+
+def _prefix(text: str) -> str:
+    """The text as the beginning of an id; "" where it can be none."""
+    prefix = text.lower()
+    return prefix if len(prefix) >= MIN_PREFIX and _ID.fullmatch(prefix) else ""
 
 
 def _recorded(entry: Entry) -> Hit:
@@ -222,8 +227,9 @@ def _in_queue(
     deadline: float,
     progress: Progress,
 ) -> None:
-    """Jobs of ours, newest first: with the bodies that the ledger has not yet."""
+    """Jobs of ours, newest first: with the ids and the bodies that the ledger has not yet."""
     looked, total, over = 0, 0, False
+    prefix = _prefix(text)
     try:
         tubes = [wanted.tube] if wanted.tube and is_ours(operations.tube, wanted.tube) else our_tubes(operations, queue)
         total = sum(counts.jobs for counts in queue.counts(tubes))
@@ -234,6 +240,8 @@ def _in_queue(
                 break
             if wanted.fits(found.job.state, found.source, found.tube) and found.delivery is not None:
                 place = _words_in(text, found.reason, "", dict(found.labels), found.delivery.body)
+                if prefix and found.name.startswith(prefix):
+                    place = "id", found.reason if found.is_buried else ""
                 if place is not None:
                     findings.add(_hit(found, *place))
     except TimeoutError:
@@ -245,7 +253,8 @@ def _in_queue(
         return
     findings.more = findings.more or (over and looked < total)
     seen = f"{looked:,} of {total:,} jobs in {wanted.within:g} s" if over else f"all {looked:,} jobs that it shows"
-    findings.looked.append(f"queue: {seen}")
+    unseen = "" if sees_all(queue) else f"; {queue.capabilities.unseen}"
+    findings.looked.append(f"queue: {seen}{unseen}")
 
 
 def _jobs(

@@ -44,8 +44,8 @@ class QueueStatus:
 
     The others of ours, and the `foreign` ones of other programs, hold jobs. `oldest` is the oldest ready job of ours.
     `files_missing` says which of the engine's files are no longer there ("": none, as far as is known). The engine may
-    not tell the oldest job, or who waits (`sees_oldest`, `sees_consumers`). `refuses` is why it takes no jobs; that is
-    tried where there are signs of it.
+    not tell the oldest job, or who waits (`sees_oldest`, `sees_consumers`), nor count exactly (`exact_counts`).
+    `refuses` is why it takes no jobs; that is tried where there are signs of it.
     """
 
     url: str
@@ -56,12 +56,21 @@ class QueueStatus:
     files_missing: str
     sees_oldest: bool = True
     sees_consumers: bool = True
+    exact_counts: bool = True
     refuses: str = ""
 
     @property
     def on_disk(self) -> bool:
         """Whether jobs are written to disk, and what was written is still there, as far as is known."""
         return self.engine.durable and not self.files_missing and (self.oldest is None or self.oldest.durable)
+
+    @property
+    def untold(self) -> str:
+        """What this engine does not tell, in a sentence; "" where it tells all."""
+        hidden = [("how old the oldest delivery is", self.sees_oldest), ("who waits for work", self.sees_consumers)]
+        untold = " nor ".join(words for words, told in hidden if not told)
+        found = [f"{self.engine.engine} does not tell {untold}"] if untold else []
+        return "; ".join([*found, *([] if self.exact_counts else ["its counts are approximate"])])
 
     def document(self) -> dict[str, Any]:
         """The status of the queue for JSON; what only this engine has is beside the rest."""
@@ -162,7 +171,9 @@ def _queue(operations: Operations, queue: Inspector) -> tuple[QueueStatus, list[
     files_missing = next((fact.said for fact in facts if fact.files_lost), "")
     url, oldest = operations.settings.queue.url, _oldest(queue, ours)
     can = queue.capabilities
-    seen = QueueStatus(url, queue.status(), ours, foreign, oldest, files_missing, can.oldest, can.sees_consumers)
+    seen = QueueStatus(
+        url, queue.status(), ours, foreign, oldest, files_missing, can.oldest, can.sees_consumers, can.exact_counts
+    )
     return seen, [*facts, *_in_memory(queue, seen)]
 
 

@@ -116,7 +116,7 @@ class Names:
                 return found
             seen_at = time.monotonic()
             watched = {
-                name: watched[name] if watched.get(name, ("",))[0] == delivery else (delivery, seen_at)
+                name: watched[name] if watched.get(name, (None,))[0] == delivery else (delivery, seen_at)
                 for name, delivery in found.items()
             }
             if seen_at - start > MAX_CONFIRMS * self._confirm:

@@ -209,7 +209,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     engine keeps a job, in seconds; None: for ever. `withdraws`: a job that nobody has can be withdrawn. `bearer`: a
     reservation belongs to no connection; whoever knows its handle can end it. `sees_consumers`: the engine tells who
     waits, and who is connected. `buries_in_place`: to bury or to kick a job as it is needs no put. `never_forgets`:
-    nobody can configure the engine so that it forgets what it has answered. `unseen` says for people why jobs of other
+    nobody can configure the engine so that it forgets what it has answered. `metered`: each look costs money, or counts
+    against a limit of the account, so whoever watches looks less often. `unseen` says for people why jobs of other
     states than `lists` cannot be found, and what works.
     """
 
@@ -233,6 +234,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     sees_consumers: bool = True
     buries_in_place: bool = True
     never_forgets: bool = False
+    metered: bool = False
     unseen: str = ""
 
 
@@ -435,7 +437,11 @@ class Inspector(Protocol):
         """From now on a call that is not done at `deadline` (time.monotonic()) raises QueueUnavailable."""
 
     def only_looks(self) -> None:
-        """Nothing is changed by this one: a server that takes no writes may answer, and be behind (a standby)."""
+        """Nothing is changed by this one: a server that takes no writes may answer, and be behind (a standby).
+
+        An engine that is `Capabilities.metered` may count once for all that asks within a second; after another call of
+        this it counts anew.
+        """
 
     def status(self) -> EngineStatus:
         """The status of the engine as a whole."""
@@ -455,8 +461,12 @@ class Inspector(Protocol):
         With `aside` also if it can bury none now, or none can be due in a long time.
         """
 
-    def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
-        """The counts of these tubes; None: of all tubes that exist."""
+    def counts(self, tubes: Sequence[str] | None = None, *, states: frozenset[State] = ALL_STATES) -> list[TubeCounts]:
+        """The counts of these tubes; None: of all tubes that exist.
+
+        With `states` the numbers of these are wanted alone, and tubes that have such jobs: an engine may leave out all
+        else, where that saves calls.
+        """
 
     def tubes(self) -> list[str]:
         """The names of all tubes that exist, at the least cost."""

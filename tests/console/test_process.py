@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
 import re
@@ -17,14 +16,14 @@ import pytest
 
 from glassq.console.guard import HEADERS, MAX_BODY
 from tests.conftest import Process, free_port, wait_for
-from tests.intake.wire import Answer, Wire
+from tests.console.served import Served
+from tests.intake.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 ME = pwd.getpwuid(os.getuid()).pw_name
-GROUP = grp.getgrgid(os.getgid()).gr_name
 # Asks the socket as whoever runs it.
 ASK = """import socket, sys
 peer = socket.socket(socket.AF_UNIX)
@@ -35,45 +34,11 @@ while data := peer.recv(65536):
 """
 
 
-class Served:
-    """A console on a socket in a directory that everybody may enter."""
-
-    def __init__(self, directory: Path) -> None:
-        directory.chmod(0o755)
-        self.socket = directory / "console.sock"
-        self.file = directory / "glassq.toml"
-        self.file.write_text(
-            f'[queue]\nurl = "beanstalk://127.0.0.1:1"\n[ledger]\nurl = "sqlite:///{directory}/ledger.db"\n'
-            f'[console]\nbind = "unix:{self.socket}"\noperators = ["{GROUP}"]\nviewers = []\n'
-        )
-        self.process = Process(["--config", str(self.file)], directory / "log", forks="glassq-console")
-        wait_for(lambda: not self.process.running() or self.answers(), "the console to answer")
-        assert self.process.running(), self.process.output()
-        self.cookie = ""
-
-    def answers(self) -> bool:
-        try:
-            return self.ask("GET /healthz").status == 200
-        except (OSError, EOFError):
-            return False
-
-    def ask(self, line: str, *headers: str, body: bytes = b"", length: int | None = None) -> Answer:
-        lines = [f"{line} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body) if length is None else length}"]
-        data = "\r\n".join([*lines, *headers]).encode("latin-1") + b"\r\n\r\n" + body
-        with Wire(str(self.socket)) as wire:
-            return wire.ask(data)
-
-    def post(self, path: str, body: bytes = b"", *headers: str) -> Answer:
-        form = "Content-Type: application/x-www-form-urlencoded"
-        return self.ask(f"POST {path}", form, "Sec-Fetch-Site: same-origin", *headers, body=body)
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     made = Served(tmp_path_factory.mktemp("console"))
     yield made
-    assert made.process.end() == 0, made.process.output()
-    assert "Traceback" not in made.process.output()
+    made.end()
 
 
 def test_the_socket_is_for_its_user_and_group_alone(served: Served) -> None:

@@ -1,4 +1,4 @@
-"""The record of task names, on real SQLite files."""
+"""The record of task names, on real databases."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from glassq.push.names import Names, open_names
 from glassq.push.names_table import NameRequest
 from glassq.settings import PushSettings
 from tests.conftest import ROOT, wait_for
+from tests.postgres import ROLE, PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -478,3 +479,20 @@ def test_of_threads_that_want_one_name_one_has_it(database_url: str) -> None:
     assert sorted(found, key=str) == [None, "put", "put", "put", "put", "put"]
     for each in opened:
         each.close()
+
+
+def test_a_name_that_somebody_takes_between_our_look_and_our_claim_is_taken(postgres: PostgresServer) -> None:
+    database = postgres.database()
+    names = a_names(postgres.url(database).whole)
+    put(names, "before")
+    found: list[str | None] = []
+    claims = threading.Thread(target=lambda: found.append(taken(names)))
+    with postgres.connect(database, user=ROLE) as other:
+        with other.transaction():
+            other.execute("INSERT INTO task_names SELECT queue, 'a', 'other-a', state, since, free FROM task_names")
+            claims.start()
+            waiting = f"SELECT pid FROM pg_stat_activity WHERE datname = '{database}' AND wait_event_type = 'Lock'"
+            wait_for(lambda: postgres.execute(waiting), "our claim to wait for the other one")
+        claims.join()
+    assert found == ["put"]
+    names.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing, contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 from glassq.database.locks import HOLDERS
@@ -25,10 +26,16 @@ TIMEOUT = 20.0
 
 def fresh_url(server: PostgresServer) -> QueueUrl:
     """A database of its own, with the queue's tables."""
-    url = server.url(server.database())
-    with closing(PostgresSession(url, name="tests", connect_timeout=TIMEOUT, timeout=TIMEOUT)) as session:
+    return server.url(server.database(_with_tables(server)))
+
+
+@cache
+def _with_tables(server: PostgresServer) -> str:
+    """The name of a database to copy: that takes half of the time that it takes to make the tables."""
+    name = server.database()
+    with closing(PostgresSession(server.url(name), name="tests", connect_timeout=TIMEOUT, timeout=TIMEOUT)) as session:
         schema.upgrade(session)
-    return url
+    return name
 
 
 class PostgresQueue:

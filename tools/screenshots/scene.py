@@ -120,9 +120,9 @@ GROUPS: tuple[tuple[str, str, int, float, float, str, str, str, str], ...] = (
         4_300,
         95,
         "book",
-        "KeyError",
-        "'shipping_address'",
-        'address = order["shipping_address"]',
+        "ValueError",
+        "order {n} has no shipping address",
+        "address = shipping_address(order)",
     ),
     ("mirror", "glassq", 7, 900, 210, "resize", "TimeLimit", "took longer than 60 s (killed)", "image.thumbnail(size)"),
     (
@@ -228,7 +228,7 @@ class Scene:
             queue.bury(damaged)
         self._put(now)
         self._fill_ledger(rows)
-        self._fill_schedules(now, rows[-1]["delivery"])
+        self._fill_schedules(now, rows[0]["delivery"])
         self._send_pings()
         self._fill_activity(now)
 
@@ -382,7 +382,6 @@ def activities(now: datetime) -> Iterator[Activity]:
             id=past.id_at(at, chance), at=at, actor=actor, did=what, **{"via": "console", "ended": at, **fields}
         )
 
-    key = "KeyError: 'shipping_address'"
     yield did(1_380, HOST, "started", via="pool", note="glassq 0.1.0")
     yield did(1_130, "bert", "sign-in")
     yield did(
@@ -399,13 +398,13 @@ def activities(now: datetime) -> Iterator[Activity]:
         93,
         "bert",
         "kick",
-        command="glassq kick --where 'error~KeyError' --canary",
+        command="glassq kick --where 'error~shipping address' --canary",
         chosen=31,
         failed=1,
         left=30,
         state="stopped",
         via="cli",
-        note=f"failed again: {key}",
+        note="failed again: order 8104 has no shipping address",
     )
     yield did(34, "anna", "sign-in")
     yield did(

@@ -82,8 +82,9 @@ def _foreign(tubes: Sequence[TubeCounts]) -> str:
 
 def _server(seen: QueueStatus) -> str:
     engine = seen.engine
-    up = f", up {span(engine.uptime)}" if engine.uptime or seen.sees_consumers else "; its counts are approximate"
-    return f"{engine.engine} {engine.version} at {_place(seen.url)}{up}"
+    up = f", up {span(engine.uptime)}" if engine.uptime else ""
+    about = "" if seen.exact_counts else "; its counts are approximate"
+    return f"{engine.engine} {engine.version} at {_place(seen.url)}{up}{about}"
 
 
 def _place(url: str) -> str:

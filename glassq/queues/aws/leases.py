@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from glassq.errors import JobNotFound
+from glassq.errors import JobNotFound, QueueError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from glassq.queues.base import Reservation
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class Leased(Protocol):
     """A job that is ours until a time (monotonic)."""
 
+    until: float
+
     @property
     def reservation(self) -> Reservation: ...
-    @property
-    def until(self) -> float: ...
 
 
 Held = TypeVar("Held", bound=Leased)
@@ -48,6 +48,28 @@ class LeaseBook(Generic[Held]):
             self.drop(held)
             raise JobNotFound("its lease has ended: no extension was confirmed in time")
         return held
+
+    def extend(self, reservation: Reservation, ask: Callable[[Held], float]) -> float:
+        """Its lease, in seconds. `ask` begins a new one at the service and returns it, or raises QueueError.
+
+        Raises JobNotFound if it is no longer ours.
+        """
+        held = self.ours(reservation)
+        now = time.monotonic()
+        try:
+            lease = ask(held)
+        except JobNotFound:
+            self.drop(held)
+            raise
+        except QueueError as error:
+            # not confirmed; it is ours until its lease ends all the same
+            left = held.until - time.monotonic()
+            if left <= 0:
+                self.drop(held)
+                raise JobNotFound(f"its lease has ended: no extension was confirmed in time ({error})") from error
+            return left
+        held.until = now + lease
+        return lease
 
     def soonest(self) -> float:
         """When the first lease ends (monotonic)."""

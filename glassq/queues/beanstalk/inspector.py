@@ -122,7 +122,7 @@ class BeanstalkInspector(SingleCalls):
         probe = self._connection.probe_durability()
         prove(self._connection, [probe.id], self._prover, within=PROOF_WITHIN)
 
-    def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
+    def counts(self, tubes: Sequence[str] | None = None, *, states: frozenset[State] = ALL_STATES) -> list[TubeCounts]:
         names = self.tubes() if tubes is None else tubes
         return [_counts(self._connection.stats_tube(name)) for name in names]
 

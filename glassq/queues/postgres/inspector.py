@@ -98,7 +98,7 @@ class PostgresInspector(SingleCalls):
     def check(self, *, aside: bool = False) -> None:
         self._changer.probe()
 
-    def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
+    def counts(self, tubes: Sequence[str] | None = None, *, states: frozenset[State] = ALL_STATES) -> list[TubeCounts]:
         self._changer.free()
         return counting.counts(self._session, tubes)
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from glassq.errors import JobNotFound, QueueError, QueueUnavailable
-from glassq.queues.base import Capabilities, EngineStatus, Job
+from glassq.errors import JobNotFound, QueueError
+from glassq.queues.aws.inspector import AwsInspector
+from glassq.queues.base import ALL_STATES, Capabilities, EngineStatus, Job
 from glassq.queues.shelf import id_of, ref_of
-from glassq.queues.single import SingleCalls
 from glassq.queues.sqs import facts
 from glassq.queues.sqs.leases import MAX_LEASE
 from glassq.queues.sqs.looking import SqsQueue, look, look_at_all
@@ -54,13 +54,14 @@ CAPABILITIES = Capabilities(
     sees_consumers=False,
     buries_in_place=False,
     never_forgets=True,
+    metered=True,
     unseen=UNSEEN,
 )
 # So many rows of the shelf are read at once.
 _BATCH = 100
 
 
-class SqsInspector(SingleCalls):
+class SqsInspector(AwsInspector[list[SqsQueue]]):
     """See `glassq.queues.base.Inspector`."""
 
     engine = NAME
@@ -68,18 +69,14 @@ class SqsInspector(SingleCalls):
 
     def __init__(self, client: SqsClient, shelf: Shelf, *, tube: str) -> None:
         """`tube` is one whose queue must be there."""
+        super().__init__(client)
         self._client = client
         self._shelf = shelf
         self._tube = tube
-        self._changer = ShelfChanger(client, shelf)
-        self._deadline = float("inf")
-
-    def set_deadline(self, deadline: float) -> None:
-        self._deadline = deadline
-        self._changer.deadline = deadline
+        self._changer = ShelfChanger(client, shelf, self.left)
 
     def status(self) -> EngineStatus:
-        queues = look_at_all(self._client, self._left)
+        queues = self._queues()
         problem = self._problem(queues)
         return EngineStatus(
             engine=self.engine,
@@ -94,7 +91,7 @@ class SqsInspector(SingleCalls):
         )
 
     def facts(self, tubes: Sequence[str], *, job_size: int = 0, thorough: bool = False) -> Iterator[Fact]:
-        found = facts.of_queues(look_at_all(self._client, self._left), tubes)
+        found = facts.of_queues(self._queues(), tubes)
         shelf = facts.of_shelf(self._shelf)
         if not thorough:
             yield from (fact for fact in (*found, *shelf) if fact.ok is False)
@@ -110,14 +107,21 @@ class SqsInspector(SingleCalls):
     def check(self, *, aside: bool = False) -> None:
         self._changer.probe(self._tube, aside=aside)
 
-    def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
+    def counts(self, tubes: Sequence[str] | None = None, *, states: frozenset[State] = ALL_STATES) -> list[TubeCounts]:
         shelved, paused = self._shelf.counts(), self._shelf.paused()
-        if tubes is None:
-            queues = look_at_all(self._client, self._left)
+        if states == {"buried"}:
+            # the service has none of them
+            there = {tube for tube, state in shelved if state in states}
+            queues = [SqsQueue(tube) for tube in (sorted(there) if tubes is None else tubes)]
+        elif tubes is None:
+            queues = self._queues()
             there = {queue.tube for queue in queues}
-            queues += [SqsQueue(tube) for tube in sorted({tube for tube, _ in shelved} - there)]
+            queues = [*queues, *(SqsQueue(tube) for tube in sorted({tube for tube, _ in shelved} - there))]
+        elif self.remembers:
+            by_tube = {queue.tube: queue for queue in self._queues()}
+            queues = [by_tube.get(tube) or SqsQueue(tube) for tube in tubes]
         else:
-            queues = [look(self._client, tube, self._left()) for tube in tubes]
+            queues = [look(self._client, tube, self.left()) for tube in tubes]
         return [queue.counts(shelved, paused.get(queue.tube, 0.0)) for queue in queues]
 
     def first(self, state: WaitingState, tube: str) -> Job | None:
@@ -145,7 +149,7 @@ class SqsInspector(SingleCalls):
                 progress(done + _BATCH, len(ids))
 
     def newest(self) -> str:
-        self._left()
+        self.left()
         return str(self._shelf.newest())
 
     def is_ref(self, text: str) -> bool:
@@ -177,20 +181,13 @@ class SqsInspector(SingleCalls):
     def pause(self, tube: str, seconds: float) -> bool:
         if (error := LIMITS.bad_time(seconds)) is not None:
             raise error
-        if not look(self._client, tube, self._left()).retention:
+        if not look(self._client, tube, self.left()).retention:
             return False
         self._shelf.pause(tube, seconds)
         return True
 
-    def close(self) -> None:
-        """The client is that of all roles, and so is the shelf."""
-
-    def _left(self) -> float:
-        """How much time a call has, in seconds."""
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise QueueUnavailable("the time for it is over")
-        return min(left, self._client.timeout)
+    def _queues(self) -> list[SqsQueue]:
+        return self.seen(lambda: look_at_all(self._client, self.left))
 
     def _problem(self, queues: Sequence[SqsQueue]) -> str:
         """Why no jobs are taken now; "" if they are."""

@@ -41,9 +41,9 @@ def open_inspector(settings: Settings) -> Inspector:
 
 def local_engine(settings: Settings) -> LocalEngine:
     """See `glassq.queues.local_engine`."""
-    from glassq.queues.sqs.local import LocalSqs
+    from glassq.queues.aws.local import LocalAws
 
-    return LocalSqs()
+    return LocalAws()
 
 
 def open_tables(settings: Settings, url: QueueUrl, tubes: Sequence[str] = ()) -> EngineTables:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from typing import NamedTuple
-from urllib.parse import parse_qs, urlsplit
+
+from glassq.queues.aws.place import parts_of
 
 # The engine's, for people.
 NAME = "Amazon SQS"
@@ -25,7 +26,4 @@ class SqsPlace(NamedTuple):
 
 def place_of(url: str) -> SqsPlace:
     """The place that a `QueueUrl` of SQS names; the text is right, as that type checks it."""
-    parts = urlsplit(url)
-    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    poll = int(options.get("poll", LONGEST_POLL))
-    return SqsPlace(parts.netloc, parts.path.strip("/"), options.get("endpoint", ""), poll)
+    return SqsPlace(*parts_of(url, LONGEST_POLL))

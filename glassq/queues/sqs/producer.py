@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from glassq.errors import QueueError, QueueRefused, QueueUnavailable
-from glassq.queues.again import put_again
+from glassq.errors import QueueError, QueueUnavailable
+from glassq.queues.aws.producer import AwsProducer
 from glassq.queues.aws.troubles import in_doubt
 from glassq.queues.base import Receipt, Refusal
 from glassq.queues.shelf import Shelved
@@ -21,38 +21,18 @@ if TYPE_CHECKING:
     from glassq.queues.sqs.client import SqsClient
 
 
-# For so long, in seconds, what refused a put is taken to refuse the next one.
-BELIEVED = 5.0
-
-
-class SqsProducer:
+class SqsProducer(AwsProducer):
     """See `glassq.queues.base.Producer`."""
 
     def __init__(self, client: SqsClient, shelf: Shelf, *, tube: str) -> None:
         """`tube` is the one that `check` looks at."""
+        super().__init__(client)
         self._client = client
         self._shelf = shelf
         self._tube = tube
-        # why the last put was refused, if it was, and until when that is believed
-        self._refused: QueueRefused | None = None
-        self._refused_until = 0.0
 
-    def put(self, jobs: Sequence[NewJob], *, within: float, again: bool = False) -> list[Receipt | Refusal]:
-        deadline = time.monotonic() + within
-        answers = put_again(lambda them: self._put(them, deadline), jobs, again=again, reconnect=self._client.close)
-        errors = (getattr(answer, "error", None) for answer in answers)
-        self._refused = next((error for error in errors if isinstance(error, QueueRefused)), None)
-        self._refused_until = time.monotonic() + BELIEVED
-        return answers
-
-    def confirm(self, receipts: Sequence[Receipt], *, within: float) -> None:
-        """The answer was the proof."""
-
-    def check(self, *, within: float) -> None:
+    def ask(self, within: float) -> None:
         client = self._client
-        # whether a message is taken shows with a put only: after a while the next one may try it
-        if self._refused is not None and time.monotonic() < self._refused_until:
-            raise self._refused
         of = client.of(self._tube, within=within)
         client.insist("get_queue_attributes", within=within, **of, AttributeNames=["MessageRetentionPeriod"])
 
@@ -65,11 +45,7 @@ class SqsProducer:
             return False
         return self._shelf.delete(row)
 
-    def close(self) -> None:
-        """The client is that of all roles: it keeps its connections, and opens new ones where they broke."""
-
-    def _put(self, jobs: Sequence[NewJob], deadline: float) -> list[Receipt | Refusal]:
-        """The answer for each job. What follows a broken connection is not sent."""
+    def put_until(self, deadline: float, jobs: Sequence[NewJob]) -> list[Receipt | Refusal]:
         answers: dict[int, Receipt | Refusal] = {}
         good = []
         for number, job in enumerate(jobs):

@@ -11,19 +11,22 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from glassq.errors import JobNotFound, QueueError, QueueRefused, WrongTables
+from glassq.errors import JobNotFound, QueueError, QueueRefused, QueueUnavailable, WrongTables
 from glassq.queues.ahead import EndsTogether
+from glassq.queues.aws.beside import beside
 from glassq.queues.aws.leases import LeaseBook
 from glassq.queues.aws.polls import Polls
+from glassq.queues.aws.tubes import TubesInTurn
 from glassq.queues.shelf import Shelved
 from glassq.queues.sqs.leases import MAX_LEASE, HeldMessage, parts_of, received
 from glassq.queues.sqs.messages import LIMITS, MAX_BATCH, MAX_DELAY, STORY
+from glassq.queues.sqs.moving import Move, Moved, send_moves
 from glassq.queues.sqs.sending import Outgoing, send, send_making
 from glassq.queues.sqs.settling import delete_all, put_back, put_back_all, show
 from glassq.queues.sqs.tubes import tubes_named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from glassq.queues.base import Reservation
     from glassq.queues.shelf import Shelf
@@ -53,13 +56,16 @@ class SqsReceiver:
         self._held = LeaseBook[HeldMessage]()
         self._polls = Polls[HeldMessage](self._poll, self._turn_away)
         self._ahead = EndsTogether[HeldMessage](MAX_BATCH, QUICK)
-        # until when a tube need not be asked; where to begin; and whether the last round found nothing
+        # what goes into another tube, and is not sent yet; whether what waits came with the end of such a one; and why
+        # the last one was refused, for the next reserve
+        self._moves: list[Move] = []
+        self._ahead_of_moves = False
+        self._refused: QueueRefused | None = None
+        self._tubes = TubesInTurn(self._paused, PAUSE_LOOK)
+        # until when a tube need not be asked; and whether the last round found nothing
         self._empty_until: dict[str, float] = {}
-        self._turn = 0
         self._idle = False
         self._over = threading.Event()
-        self._paused: frozenset[str] = frozenset()
-        self._pauses_at = 0.0
 
     # -- reserving --------------------------------------------------------------------------------------------------
 
@@ -69,17 +75,20 @@ class SqsReceiver:
         if self._ahead.jobs:
             return self._ahead.jobs.popleft()
         self.finish()
+        if (refused := self._refused) is not None:
+            self._refused = None
+            raise refused
         # in time to extend what else is held
         until = min(time.monotonic() + wait, self._held.soonest() - self._first / 3)
-        held = self._polls.take(self._open(tubes, anew=wait <= 0))
+        held = self._polls.take(self._tubes.open(tubes, anew=wait <= 0))
         if held is None and (wait <= 0 or not self._idle):
             held = next(iter(self._look(tubes, anew=wait <= 0)), None)
         while held is None and not self._polls.interrupted and time.monotonic() < until:
             self._idle = True
-            self._polls.start(self._open(tubes))
+            self._polls.start(self._tubes.open(tubes))
             self._polls.wait(min(until, time.monotonic() + PAUSE_LOOK))
             if not self._polls.interrupted:
-                held = self._polls.take(self._open(tubes))
+                held = self._polls.take(self._tubes.open(tubes))
         if held is None:
             if self._polls.interrupted:
                 self._polls.turn_away()
@@ -113,29 +122,7 @@ class SqsReceiver:
         return self._held.ours(reservation).reservation
 
     def extend(self, reservation: Reservation) -> float:
-        held = self._held.ours(reservation)
-        now = time.monotonic()
-        lease = math.floor(min(self._lease, held.last - now))
-        try:
-            if lease < 1:
-                raise JobNotFound("no lease is longer than 12 hours")
-            self._client.call(
-                "change_message_visibility",
-                **self._client.of(held.tube),
-                ReceiptHandle=held.receipt,
-                VisibilityTimeout=lease,
-            )
-        except JobNotFound:
-            self._held.drop(held)
-            raise
-        except QueueError as error:
-            # not confirmed; it is ours until its lease ends all the same
-            if held.until - time.monotonic() <= 0:
-                self._held.drop(held)
-                raise JobNotFound(f"its lease has ended: no extension was confirmed in time ({error})") from error
-            return max(0.0, held.until - time.monotonic())
-        held.until = now + lease
-        return lease
+        return self._held.extend(reservation, self._extend)
 
     def complete(
         self,
@@ -187,17 +174,26 @@ class SqsReceiver:
         if error := LIMITS.fault(body, tube, 0):
             raise error
         held = self._held.ours(reservation)
-        send_making(self._client, tube, Outgoing(body))
-        self._end(held, then)
-        put(tube)
+        if failed is None:
+            send_making(self._client, tube, Outgoing(body))
+            self._end(held, then)
+            put(tube)
+            return
+        self._moves.append(Move(held, body, tube, put, failed))
+        if not (then and self._ahead.jobs):
+            self._send_moves(then)
 
     def begin(self) -> None:
         self._polls.turn_away()
+        self._send_moves()
+        if self._ahead_of_moves and self._ahead.jobs:
+            # a handler takes longer than a move
+            self._give_back()
         self.tend()
 
     @property
     def unproven(self) -> int:
-        return self._ahead.may_hold
+        return len(self._moves) + self._ahead.may_hold
 
     def tend(self) -> None:
         if self._ahead.is_late:
@@ -205,6 +201,7 @@ class SqsReceiver:
             self.finish()
 
     def finish(self) -> None:
+        self._send_moves()
         self._ahead.end_all(lambda ended: delete_all(self._client, ended))
 
     def bury(self, reservation: Reservation, body: bytes | None = None, *, then: Sequence[str] = ()) -> str:
@@ -233,7 +230,8 @@ class SqsReceiver:
     def close(self) -> None:
         self._polls.turn_away()
         self._give_back()
-        self.finish()
+        with suppress(QueueError):
+            self.finish()
         for held in self._held:
             # whoever gets it counts a lost attempt
             with suppress(QueueError):
@@ -248,24 +246,15 @@ class SqsReceiver:
         self._held.clear()
         self._ahead.take_late()
         self._ahead.drop_ended()
+        self._moves.clear()
         self._polls.forget()
 
     # -- how --------------------------------------------------------------------------------------------------------
 
-    def _open(self, tubes: Sequence[str], *, anew: bool = False) -> list[str]:
-        """Those of the tubes that nobody has paused, as far as was seen lately."""
-        now = time.monotonic()
-        if anew or now >= self._pauses_at:
-            self._pauses_at = now + PAUSE_LOOK
-            # what was seen last holds while the shelf cannot be read
-            with suppress(QueueRefused):
-                self._paused = frozenset(self._shelf.paused())
-        return [tube for tube in tubes if tube not in self._paused]
-
     def _look(self, tubes: Sequence[str], *, anew: bool, most: int = 1) -> list[HeldMessage]:
         """The next jobs that are there, of the first tube in turn that has any; `anew`: also of those found empty."""
         missing: list[WrongTables] = []
-        for tube in self._in_turn(self._open(tubes)):
+        for tube in self._tubes.in_turn(tubes):
             now = time.monotonic()
             until = self._empty_until.get(tube, 0.0)
             if now < until and (not anew or until - now > EMPTY):
@@ -284,10 +273,20 @@ class SqsReceiver:
         self._idle = True
         return []
 
-    def _in_turn(self, tubes: list[str]) -> list[str]:
-        self._turn += 1
-        first = self._turn % len(tubes) if tubes else 0
-        return tubes[first:] + tubes[:first]
+    def _paused(self) -> Collection[str]:
+        try:
+            return self._shelf.paused()
+        except QueueRefused:
+            # what was seen last holds while the shelf cannot be read
+            return self._tubes.paused
+
+    def _extend(self, held: HeldMessage) -> float:
+        lease = math.floor(min(self._lease, held.last - time.monotonic()))
+        if lease < 1:
+            raise JobNotFound("no lease is longer than 12 hours")
+        of = self._client.of(held.tube)
+        self._client.call("change_message_visibility", **of, ReceiptHandle=held.receipt, VisibilityTimeout=lease)
+        return lease
 
     def _poll(self, tube: str) -> list[HeldMessage]:
         """What comes at this tube while one waits at the server. In a thread of its own."""
@@ -336,23 +335,52 @@ class SqsReceiver:
         if not then and meanwhile is None:
             return delete_all(self._client, ended)
         answers: list[QueueError | None] = []
-        thread = threading.Thread(
-            target=lambda: answers.extend(delete_all(self._client, ended)), name="delete", daemon=True
-        )
-        thread.start()
-        try:
+        with beside(lambda: answers.extend(delete_all(self._client, ended)), "delete"):
             if meanwhile is not None:
                 meanwhile()
             if then and not self._ahead.jobs and not self._polls.interrupted:
                 # the next reserve says what is wrong
                 with suppress(QueueError):
                     self._hold(self._look(then, anew=False, most=most))
-        finally:
-            thread.join()
         return answers
 
-    def _hold(self, found: Sequence[HeldMessage]) -> None:
+    def _send_moves(self, then: Sequence[str] = ()) -> None:
+        """Moves what is to be moved, while the next jobs are received. Raises QueueUnavailable."""
+        moves, self._moves = self._moves, []
+        if not moves:
+            return
+        most = 1 if self._ahead.is_over else self._ahead.most
+        results: list[Moved] = []
+        with beside(lambda: results.extend(send_moves(self._client, moves)), "move"):
+            if then and not self._polls.interrupted:
+                # the next reserve says what is wrong
+                with suppress(QueueError):
+                    self._hold(self._look(then, anew=False, most=most), of_moves=True)
+        if then:
+            self._ahead.asked(most)
+        for tube, put in {each.move.tube: each.move.put for each in results if each.sent}.items():
+            put(tube)
+        for each in results:
+            self._moved(each)
+        if broken := next((each.error for each in results if isinstance(each.error, QueueUnavailable)), None):
+            raise broken
+
+    def _moved(self, done: Moved) -> None:
+        held, error = done.move.held, done.error
+        if done.sent:
+            self._held.drop(held)
+        elif isinstance(error, QueueRefused | QueueUnavailable):
+            self._held.drop(held)
+            with suppress(QueueError):
+                show(self._client, held.tube, held.receipt)
+            if isinstance(error, QueueRefused):
+                self._refused = error
+        if error is not None:
+            done.move.failed(error)
+
+    def _hold(self, found: Sequence[HeldMessage], *, of_moves: bool = False) -> None:
         """The next reserves return these."""
+        self._ahead_of_moves = of_moves
         jobs = [self._held.add(held) for held in found]
         self._ahead.hold(jobs, min((held.until for held in found), default=0.0) - self._first)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from glassq.errors import JobNotFound, QueueError, QueueRefused, QueueUnavailable
+from glassq.errors import JobNotFound, QueueError, QueueRefused
 from glassq.queues.shelf import Shelved, id_of
 from glassq.queues.sqs.messages import LIMITS, MAX_DELAY, MessageStory
 from glassq.queues.sqs.sending import Outgoing, batches, send_batch, send_making
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from glassq.queues.base import Change, Job, NewForm
     from glassq.queues.shelf import Shelf
@@ -22,15 +22,15 @@ INTERVAL = 60.0
 
 
 class ShelfChanger:
-    """Puts, changes and deletes, for one thread.
+    """Puts, changes and deletes, for one thread. `left` raises QueueUnavailable where the time for it is over.
 
-    `deadline` (monotonic) is when calls end. `refused` says why the last message was refused, if it was.
+    `refused` says why the last message was refused, if it was.
     """
 
-    def __init__(self, client: SqsClient, shelf: Shelf) -> None:
+    def __init__(self, client: SqsClient, shelf: Shelf, left: Callable[[], float]) -> None:
         self._client = client
         self._shelf = shelf
-        self.deadline = float("inf")
+        self._left = left
         self.refused: QueueRefused | None = None
 
     def probe(self, tube: str, *, aside: bool) -> None:
@@ -124,10 +124,6 @@ class ShelfChanger:
             raise
         self.refused = None
         return ref
-
-    def _left(self) -> None:
-        if time.monotonic() >= self.deadline:
-            raise QueueUnavailable("the time for it is over")
 
 
 class ShelfMover:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glassq.queues.base import ALL_STATES, TubeCounts
 from glassq.queues.swf.history import Phase
-from glassq.queues.swf.looking import open_runs
+from glassq.queues.swf.looking import open_runs, tag_for
 from glassq.queues.swf.names import BURIED, list_of, tube_in, tube_tag
+from glassq.queues.swf.pauses import paused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,10 +28,39 @@ if TYPE_CHECKING:
 SAMPLE = 20
 
 
+@dataclass(frozen=True, slots=True)
+class CountedDomain:
+    """The counts of all tubes that have jobs, and the tubes that are paused."""
+
+    counts: Sequence[TubeCounts]
+    paused: Mapping[str, float]
+
+    def of(self, tubes: Sequence[str] | None) -> list[TubeCounts]:
+        """The counts of these tubes; None: of all that have jobs."""
+        if tubes is None:
+            return list(self.counts)
+        found = {counts.name: counts for counts in self.counts}
+        none = {tube: TubeCounts(tube, paused_for=math.ceil(self.paused.get(tube, 0.0))) for tube in tubes}
+        return [found.get(tube, none[tube]) for tube in tubes]
+
+
+def counted_domain(client: SwfClient, known: KnownRuns, left: Left) -> CountedDomain:
+    """All that there is. Raises QueueError."""
+    held = paused(client, left())
+    return CountedDomain(counted(client, known, None, held, left), held)
+
+
+def counted_buried(client: SwfClient, tubes: Sequence[str] | None, left: Left) -> list[TubeCounts]:
+    """How many lie buried in these tubes; None: in all that have any. No history is read. Raises QueueError."""
+    pages = open_runs(client, left, tag=tag_for(frozenset({"buried"}), tubes or ()))
+    found = Counter(tube_in(list(run.tags)) for page in pages for run in page)
+    return [TubeCounts(tube, buried=found[tube]) for tube in (sorted(found) if tubes is None else tubes)]
+
+
 def counted(
-    client: SwfClient, known: KnownRuns, tubes: Sequence[str] | None, paused: Mapping[str, float], left: Left
+    client: SwfClient, known: KnownRuns, tubes: Sequence[str] | None, held: Mapping[str, float], left: Left
 ) -> list[TubeCounts]:
-    """The counts of these tubes; None: of all that have jobs."""
+    """The counts of these tubes; None: of all that have jobs. `held` are those that are paused. Raises QueueError."""
     tag = tube_tag(tubes[0]) if tubes is not None and len(tubes) == 1 else ""
     runs: dict[str, list[OpenRun]] = {}
     for page in open_runs(client, left, tag=tag):
@@ -44,7 +75,7 @@ def counted(
             answer = client.insist("count_pending_activity_tasks", within=left(), taskList=list_of(tube))
             jobs += _of_free(known, free, min(len(free), int(answer["count"])))
         # a pause is over when it shows 0
-        pause = math.ceil(paused.get(tube, 0.0))
+        pause = math.ceil(held.get(tube, 0.0))
         found.append(TubeCounts(tube, **{state: jobs[state] for state in ALL_STATES}, paused_for=pause))
     return found
 

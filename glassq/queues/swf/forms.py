@@ -58,7 +58,8 @@ def form_of(body: bytes, tube: str, *, lease: int, state: WaitingState = "ready"
 
 def written(form: SwfForm) -> str:
     """The form as text."""
-    head = msgspec.json.encode(msgspec.structs.replace(form, text="")).decode()
+    # msgspec writes no subclass of a text, which a tube's name may be
+    head = msgspec.json.encode(msgspec.structs.replace(form, tube=str(form.tube), text="")).decode()
     return f"{head}\n{form.text}"
 
 

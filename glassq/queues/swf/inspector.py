@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, QueueError, QueueUnavailable
+from glassq.queues.aws.inspector import AwsInspector
 from glassq.queues.base import ALL_STATES, Capabilities, EngineStatus, Job
 from glassq.queues.key import is_delivery_id
-from glassq.queues.single import SingleCalls
 from glassq.queues.swf import facts
 from glassq.queues.swf.changing import RunChanger
-from glassq.queues.swf.counting import counted
+from glassq.queues.swf.counting import CountedDomain, counted, counted_buried, counted_domain
 from glassq.queues.swf.decider import YEAR
 from glassq.queues.swf.forms import LIMITS, MAX_JOB, MAX_SECONDS
 from glassq.queues.swf.looking import KnownRuns, job_of, may_be, open_runs, probe, tag_for
@@ -53,10 +53,11 @@ CAPABILITIES = Capabilities(
     bearer=True,
     sees_consumers=False,
     never_forgets=True,
+    metered=True,
 )
 
 
-class SwfInspector(SingleCalls):
+class SwfInspector(AwsInspector[CountedDomain]):
     """See `glassq.queues.base.Inspector`."""
 
     engine = NAME
@@ -64,13 +65,10 @@ class SwfInspector(SingleCalls):
 
     def __init__(self, client: SwfClient, *, lease: int) -> None:
         """`lease` is that of the attempts of what is put, in seconds."""
+        super().__init__(client)
         self._client = client
-        self._runs = KnownRuns(client, self._left)
-        self._changer = RunChanger(client, self._runs, self._left, lease=lease)
-        self._deadline = float("inf")
-
-    def set_deadline(self, deadline: float) -> None:
-        self._deadline = deadline
+        self._runs = KnownRuns(client, self.left)
+        self._changer = RunChanger(client, self._runs, self.left, lease=lease)
 
     def status(self) -> EngineStatus:
         problem = self._problem()
@@ -84,15 +82,15 @@ class SwfInspector(SingleCalls):
             consumers=0,
             max_job=MAX_JOB,
             details={"domain": place.domain, "region": place.region, "problem": problem},
-            gauges=facts.gauges(self._client, self._left),
+            gauges=facts.gauges(self._client, self.left),
         )
 
     def facts(self, tubes: Sequence[str], *, job_size: int = 0, thorough: bool = False) -> Iterator[Fact]:
         if self._changer.refused is not None:
             yield self.explain(self._changer.refused)
         if thorough:
-            yield from facts.of_place(self._client, self._left, job_size)
-        found = facts.of_domain(self._client, self._left)
+            yield from facts.of_place(self._client, self.left, job_size)
+        found = facts.of_domain(self._client, self.left)
         yield from (fact for fact in found if thorough or fact.ok is False)
 
     def explain(self, error: QueueError) -> Fact:
@@ -101,13 +99,17 @@ class SwfInspector(SingleCalls):
     def check(self, *, aside: bool = False) -> None:
         if self._changer.refused is not None:
             raise self._changer.refused
-        facts.try_to_put(self._client, self._left)
+        facts.try_to_put(self._client, self.left)
 
-    def counts(self, tubes: Sequence[str] | None = None) -> list[TubeCounts]:
-        return counted(self._client, self._runs, tubes, paused(self._client, self._left()), self._left)
+    def counts(self, tubes: Sequence[str] | None = None, *, states: frozenset[State] = ALL_STATES) -> list[TubeCounts]:
+        if states == {"buried"}:
+            return counted_buried(self._client, tubes, self.left)
+        if not self.remembers:
+            return counted(self._client, self._runs, tubes, paused(self._client, self.left()), self.left)
+        return self.seen(lambda: counted_domain(self._client, self._runs, self.left)).of(tubes)
 
     def tubes(self) -> list[str]:
-        found = {tube_in(list(run.tags)) for page in open_runs(self._client, self._left) for run in page}
+        found = {tube_in(list(run.tags)) for page in open_runs(self._client, self.left) for run in page}
         return sorted(found - {""})
 
     def first(self, state: WaitingState, tube: str) -> Job | None:
@@ -146,7 +148,7 @@ class SwfInspector(SingleCalls):
                 yield job_of(seen)
 
     def newest(self) -> str:
-        for page in open_runs(self._client, self._left, page=1):
+        for page in open_runs(self._client, self.left, page=1):
             for run in page:
                 return repr(run.began.timestamp())
         return "0"
@@ -158,7 +160,7 @@ class SwfInspector(SingleCalls):
         return [self._get(ref) for ref in refs]
 
     def history(self, key: str) -> list[Happened]:
-        return told(self._client, key, self._left)
+        return told(self._client, key, self.left)
 
     def peek(self, ref: str) -> bytes:
         return self.get(ref).body
@@ -175,13 +177,10 @@ class SwfInspector(SingleCalls):
     def pause(self, tube: str, seconds: float) -> bool:
         if (error := LIMITS.bad_time(seconds)) is not None:
             raise error
-        if seconds and not any(open_runs(self._client, self._left, tag=tube_tag(tube), page=1)):
+        if seconds and not any(open_runs(self._client, self.left, tag=tube_tag(tube), page=1)):
             return False
-        pause(self._client, tube, seconds, self._left)
+        pause(self._client, tube, seconds, self.left)
         return True
-
-    def close(self) -> None:
-        """The client is that of all roles."""
 
     def ref_of(self, key: str) -> str:
         return ref_of(workflow_id(key))
@@ -196,7 +195,7 @@ class SwfInspector(SingleCalls):
     ) -> Iterator[OpenRun]:
         """The runs among which such jobs are, as far as a tag tells; those that began after `since`."""
         tag = tag_for(states, tubes)
-        for page in open_runs(self._client, self._left, tag=tag, since=since, oldest_first=oldest_first):
+        for page in open_runs(self._client, self.left, tag=tag, since=since, oldest_first=oldest_first):
             yield from (run for run in page if since is None or run.began > since)
 
     def _in_tube(self, states: frozenset[State], tube: str) -> Iterator[Job]:
@@ -213,19 +212,12 @@ class SwfInspector(SingleCalls):
             return error
         return JobNotFound(f"there is no job {ref}") if seen is None else job_of(seen)
 
-    def _left(self) -> float:
-        """How much time a call has, in seconds."""
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise QueueUnavailable("the time for it is over")
-        return min(left, self._client.timeout)
-
     def _problem(self) -> str:
         """Why no jobs are taken now; "" if they are."""
         if self._changer.refused is not None:
             return str(self._changer.refused)
         try:
-            probe(self._client, self._left())
+            probe(self._client, self.left())
         except QueueUnavailable:
             raise
         except QueueError as error:

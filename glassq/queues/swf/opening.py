@@ -40,9 +40,9 @@ def open_inspector(settings: Settings) -> Inspector:
 
 def local_engine(settings: Settings) -> LocalEngine:
     """See `glassq.queues.local_engine`."""
-    from glassq.queues.swf.local import LocalSwf
+    from glassq.queues.aws.local import LocalAws
 
-    return LocalSwf()
+    return LocalAws()
 
 
 def open_tables(settings: Settings, url: QueueUrl, tubes: Sequence[str] = ()) -> EngineTables:

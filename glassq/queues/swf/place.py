@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from typing import NamedTuple
-from urllib.parse import parse_qs, urlsplit
+
+from glassq.queues.aws.place import parts_of
 
 # The engine's, for people.
 NAME = "Amazon SWF"
@@ -25,6 +26,4 @@ class SwfPlace(NamedTuple):
 
 def place_of(url: str) -> SwfPlace:
     """The place that a `QueueUrl` of SWF names; the text is right, as that type checks it."""
-    parts = urlsplit(url)
-    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    return SwfPlace(parts.netloc, parts.path.strip("/"), options.get("endpoint", ""), int(options.get("poll", POLL)))
+    return SwfPlace(*parts_of(url, POLL))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from glassq.errors import QueueError, QueueRefused, QueueUnavailable
-from glassq.queues.again import put_again
+from glassq.errors import QueueError, QueueUnavailable
+from glassq.queues.aws.producer import AwsProducer
 from glassq.queues.aws.troubles import in_doubt
 from glassq.queues.base import Receipt, Refusal
 from glassq.queues.swf.forms import LIMITS, form_of
@@ -20,36 +20,17 @@ if TYPE_CHECKING:
     from glassq.queues.base import NewJob
     from glassq.queues.swf.client import SwfClient
 
-# For so long, in seconds, what refused a put is taken to refuse the next one.
-BELIEVED = 5.0
 
-
-class SwfProducer:
+class SwfProducer(AwsProducer):
     """See `glassq.queues.base.Producer`. A delivery whose key is in the queue already is not put once more."""
 
     def __init__(self, client: SwfClient, *, lease: int) -> None:
         """`lease` is how long each attempt may go without a sign of life, in seconds."""
+        super().__init__(client)
         self._client = client
         self._lease = lease
-        # why the last put was refused, if it was, and until when that is believed
-        self._refused: QueueRefused | None = None
-        self._refused_until = 0.0
 
-    def put(self, jobs: Sequence[NewJob], *, within: float, again: bool = False) -> list[Receipt | Refusal]:
-        deadline = time.monotonic() + within
-        answers = put_again(lambda them: self._put(them, deadline), jobs, again=again, reconnect=self._client.close)
-        errors = (getattr(answer, "error", None) for answer in answers)
-        self._refused = next((error for error in errors if isinstance(error, QueueRefused)), None)
-        self._refused_until = time.monotonic() + BELIEVED
-        return answers
-
-    def confirm(self, receipts: Sequence[Receipt], *, within: float) -> None:
-        """The answer was the proof."""
-
-    def check(self, *, within: float) -> None:
-        # whether an execution is taken shows with a put only: after a while the next one may try it
-        if self._refused is not None and time.monotonic() < self._refused_until:
-            raise self._refused
+    def ask(self, within: float) -> None:
         probe(self._client, within)
 
     def withdraw(self, receipt: Receipt, *, within: float) -> bool:
@@ -62,11 +43,7 @@ class SwfProducer:
         )
         return True
 
-    def close(self) -> None:
-        """The client is that of all roles: it keeps its connections, and opens new ones where they broke."""
-
-    def _put(self, jobs: Sequence[NewJob], deadline: float) -> list[Receipt | Refusal]:
-        """The answer for each job. What follows a broken connection is not sent."""
+    def put_until(self, deadline: float, jobs: Sequence[NewJob]) -> list[Receipt | Refusal]:
         answers: list[Receipt | Refusal] = []
         failed: QueueError | None = None
         for job in jobs:

@@ -8,8 +8,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from glassq.errors import JobNotFound, QueueError, WrongTables
+from glassq.queues.aws.beside import beside
 from glassq.queues.aws.leases import LeaseBook
 from glassq.queues.aws.polls import Polls
+from glassq.queues.aws.tubes import TubesInTurn
 from glassq.queues.swf.forms import LIMITS, form_of, written
 from glassq.queues.swf.history import BURY, DIED, RELEASE, RETRY
 from glassq.queues.swf.looking import open_runs
@@ -43,20 +45,18 @@ class SwfReceiver:
         self._lease = lease
         self._held = LeaseBook[HeldTask]()
         self._polls = Polls[HeldTask](self._poll, self._give_back)
-        self._turn = 0
+        self._tubes = TubesInTurn(lambda: paused(client), PAUSE_LOOK)
         self._over = threading.Event()
-        self._paused: frozenset[str] = frozenset()
-        self._pauses_at = 0.0
 
     # -- reserving --------------------------------------------------------------------------------------------------
 
     def reserve(self, tubes: Sequence[str], wait: float) -> Reservation | None:
         begun = time.monotonic()
-        held = self._taken(self._open(tubes, anew=wait <= 0)) or self._ask(tubes)
+        held = self._taken(self._tubes.open(tubes, anew=wait <= 0)) or self._ask(tubes)
         # in time to extend what else is held
         until = min(begun + max(wait, AT_ONCE), self._held.soonest() - self._lease / 3)
         while held is None and not self._polls.interrupted and time.monotonic() < until:
-            open_tubes = self._open(tubes)
+            open_tubes = self._tubes.open(tubes)
             if wait > 0:
                 self._polls.start(open_tubes)
             elif not any(map(self._polls.runs, open_tubes)):
@@ -64,7 +64,7 @@ class SwfReceiver:
                 break
             self._polls.wait(min(until, time.monotonic() + PAUSE_LOOK))
             if not self._polls.interrupted:
-                held = self._taken(self._open(tubes))
+                held = self._taken(self._tubes.open(tubes))
         if self._polls.interrupted:
             self._polls.turn_away()
         return None if held is None else self._held.add(held)
@@ -94,21 +94,7 @@ class SwfReceiver:
         return self._held.ours(reservation).reservation
 
     def extend(self, reservation: Reservation) -> float:
-        held = self._held.ours(reservation)
-        now = time.monotonic()
-        try:
-            self._client.call("record_activity_task_heartbeat", taskToken=held.token)
-        except JobNotFound:
-            self._held.drop(held)
-            raise
-        except QueueError as error:
-            # not confirmed; it is ours until its lease ends all the same
-            if held.until - time.monotonic() <= 0:
-                self._held.drop(held)
-                raise JobNotFound(f"its lease has ended: no extension was confirmed in time ({error})") from error
-            return max(0.0, held.until - time.monotonic())
-        held.until = now + held.lease
-        return held.lease
+        return self._held.extend(reservation, self._extend)
 
     def complete(
         self,
@@ -122,22 +108,8 @@ class SwfReceiver:
         if meanwhile is None:
             self._settle(held, "respond_activity_task_completed")
             return
-        errors: list[QueueError] = []
-
-        def end() -> None:
-            try:
-                self._settle(held, "respond_activity_task_completed")
-            except QueueError as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=end, name="complete", daemon=True)
-        thread.start()
-        try:
+        with beside(lambda: self._settle(held, "respond_activity_task_completed"), "complete"):
             meanwhile()
-        finally:
-            thread.join()
-        if errors:
-            raise errors[0]
 
     def retry(
         self,
@@ -213,14 +185,6 @@ class SwfReceiver:
 
     # -- how --------------------------------------------------------------------------------------------------------
 
-    def _open(self, tubes: Sequence[str], *, anew: bool = False) -> list[str]:
-        """Those of the tubes that nobody has paused, as far as was seen lately."""
-        now = time.monotonic()
-        if anew or now >= self._pauses_at:
-            self._pauses_at = now + PAUSE_LOOK
-            self._paused = frozenset(paused(self._client))
-        return [tube for tube in tubes if tube not in self._paused]
-
     def _taken(self, tubes: Sequence[str]) -> HeldTask | None:
         """What a poll has brought, and is ours still."""
         while (held := self._polls.take(tubes)) is not None:
@@ -233,10 +197,8 @@ class SwfReceiver:
 
         All at once would bring what must go back, where several have something.
         """
-        self._turn += 1
-        open_tubes = self._open(tubes)
-        first = self._turn % len(open_tubes) if open_tubes else 0
-        for tube in open_tubes[first:] + open_tubes[:first]:
+        open_tubes = self._tubes.in_turn(tubes)
+        for tube in open_tubes:
             if self._polls.interrupted:
                 return None
             if not self._polls.runs(tube):
@@ -259,6 +221,10 @@ class SwfReceiver:
             return []
         # an answer is under way for less than a call may take: the service gave the task after that
         return [held_task(answer, tube, max(asked, time.monotonic() - self._client.timeout))]
+
+    def _extend(self, held: HeldTask) -> float:
+        self._client.call("record_activity_task_heartbeat", taskToken=held.token)
+        return held.lease
 
     def _fail(self, held: HeldTask, reason: str, details: str = "") -> str:
         """Ends the attempt with this reason, and the delivery's next form; the job's reference, which stays."""

@@ -7,6 +7,7 @@ have it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -82,6 +83,14 @@ class Engine(ABC):
 
     @abstractmethod
     def inspector(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Inspector: ...
+
+    @abstractmethod
+    def section(self) -> str:
+        """The section [queue] of a program's settings, for this server."""
+
+    def calls(self, *, clear: bool = False) -> Counter[str]:
+        """How often each call of a service was made, where the engine is one; with `clear` the count begins anew."""
+        return Counter()
 
     def make(self, tubes: Sequence[str]) -> None:
         """Makes these tubes, where they do not come by themselves."""

@@ -17,6 +17,7 @@ from glassq.values import QueueUrl
 from tests.conftest import Beanstalkd, wait_for
 from tests.queues.binlog import break_binlog, breakable_program
 from tests.queues.conformance.engine import LEASE, TIMEOUT, Engine
+from tests.syncers import queue_section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,6 +68,9 @@ class BeanstalkdEngine(Engine):
 
     def inspector(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Inspector:
         return BeanstalkInspector(self._connection(lease, port, timeout), self._url(port), self._prover(timeout))
+
+    def section(self) -> str:
+        return queue_section(self._url(0)) if self.has_syncer else f'[queue]\nurl = "{self._url(0)}"\nsyncer = "none"\n'
 
     def end_lease(self, receiver: Receiver, held: Reservation) -> None:
         connection = cast("BeanstalkReceiver", receiver)._connection

@@ -15,6 +15,7 @@ from tests import postgres
 from tests.conftest import wait_for
 from tests.postgres import PostgresServer
 from tests.queues.conformance.engine import LEASE, TIMEOUT, Engine
+from tests.syncers import queue_section
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -73,6 +74,9 @@ class PostgresEngine(Engine):
     def inspector(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Inspector:
         session = self._session("glassq inspector", port, timeout, schema.check)
         return PostgresInspector(session, self._url(port), self._waker(timeout))
+
+    def section(self) -> str:
+        return queue_section(self._url(0))
 
     def end_lease(self, receiver: Receiver, held: Reservation) -> None:
         inspector = self.inspector()

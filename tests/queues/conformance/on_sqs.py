@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sqlite3
+from collections import Counter
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from tests.conftest import wait_for
 from tests.queues.conformance.engine import LEASE, TIMEOUT, Engine
 from tests.queues.sqs.faults import Faults
 from tests.queues.sqs.service import CREDENTIALS, REGION, SqsService
+from tests.syncers import queue_section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,6 +96,12 @@ class SqsEngine(Engine):
 
     def inspector(self, *, lease: int = LEASE, port: int = 0, timeout: float = TIMEOUT) -> Inspector:
         return SqsInspector(self._client(port, timeout), self._shelf, tube=KNOWN)
+
+    def calls(self, *, clear: bool = False) -> Counter[str]:
+        return Counter(self._service.calls(clear=clear))
+
+    def section(self) -> str:
+        return queue_section(f"sqs://{REGION}/{PREFIX}?endpoint={self._service.endpoint()}&poll=1")
 
     def make(self, tubes: Sequence[str]) -> None:
         if missing := [tube for tube in {KNOWN, *tubes} - self._made if _is_tube(tube)]:

@@ -1,4 +1,4 @@
-"""What this machine has of SWF: the package of its client."""
+"""What this machine has of a service of Amazon: the package of its client."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from glassq.queues.base import Fact
 
 
-class LocalSwf:
+class LocalAws:
     """See `glassq.queues.engine.LocalEngine`. The server is Amazon's."""
 
     packages = ("boto3",)

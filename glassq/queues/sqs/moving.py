@@ -1,0 +1,63 @@
+"""Jobs that go into another tube. SQS moves none: each is sent anew, and only then deleted; up to ten with one call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from glassq.errors import QueueError, WrongTables
+from glassq.queues.sqs.sending import Outgoing, batches, numbers_of, send_batch
+from glassq.queues.sqs.settling import delete_all
+from glassq.queues.sqs.tubes import make_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from glassq.queues.sqs.client import SqsClient
+    from glassq.queues.sqs.leases import HeldMessage
+
+
+class Move(NamedTuple):
+    """A message of ours that goes into `tube` in this form. `put` is told once it is there, `failed` why it is not."""
+
+    held: HeldMessage
+    body: bytes
+    tube: str
+    put: Callable[[str], None]
+    failed: Callable[[QueueError], None]
+
+
+class Moved(NamedTuple):
+    """What came of a move: whether the next form was sent, and what went wrong with it, or with the old one's end."""
+
+    move: Move
+    sent: bool
+    error: QueueError | None
+
+
+def send_moves(client: SqsClient, moves: Sequence[Move]) -> list[Moved]:
+    """Sends all, and deletes those that were sent. What was not sent is still ours."""
+    answers: dict[int, str | QueueError] = {}
+    for tube in dict.fromkeys(move.tube for move in moves):
+        outgoing = [(number, Outgoing(move.body)) for number, move in enumerate(moves) if move.tube == tube]
+        for entries in batches(outgoing):
+            try:
+                answers |= _send_making(client, tube, entries)
+            except QueueError as error:
+                answers |= dict.fromkeys(numbers_of(entries), error)
+    sent = [move for number, move in enumerate(moves) if isinstance(answers[number], str)]
+    errors = iter(delete_all(client, [move.held for move in sent]))
+    done = []
+    for number, move in enumerate(moves):
+        answer = answers[number]
+        unsent = answer if isinstance(answer, QueueError) else None
+        done.append(Moved(move, sent=unsent is None, error=unsent or next(errors)))
+    return done
+
+
+def _send_making(client: SqsClient, tube: str, entries: Sequence[dict[str, str]]) -> dict[int, str | QueueError]:
+    """As `send_batch`; a queue that is missing is made, as in `send_making`."""
+    try:
+        return send_batch(client, tube, entries, within=client.timeout)
+    except WrongTables:
+        make_queue(client, tube)
+        return send_batch(client, tube, entries, within=client.timeout)
