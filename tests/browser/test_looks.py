@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -51,6 +52,10 @@ def test_each_page_is_accessible_fits_its_screen_and_shows_the_verdict(half: int
                 found.append((path, "too wide", size))
         page.emulate_media(color_scheme="light")
         assert "are one error, new since" in tab.words("#verdict"), path
+        assert page.get_by_text("Pause all").count() == 1, path
+        # nothing in the console destroys
+        buttons = " ".join(page.locator("button, summary, input[type=submit]").all_inner_texts())
+        assert not re.search("delete|purge|remove|destroy|forget", buttons, re.IGNORECASE), (path, buttons)
         assert page.title().startswith(("! ", "WRONG: ")), path
         assert "icon-" in (page.locator("link[rel=icon]").get_attribute("href") or ""), path
     assert found == []
