@@ -181,7 +181,7 @@ def _document(answer: Page) -> object:
 
 
 def _page(console: Console, answer: Page, request: PageRequest, actor: Actor | None) -> str:
-    values = {"title": answer.title, "document": answer.document, "request": request, **answer.values}
+    values = {"title": answer.title, "request": request, **answer.values}
     return console.html(answer.template, values, actor, request.url)
 
 

@@ -24,6 +24,7 @@ from glassq.console.trail import Trail
 from glassq.operations import Operations
 from glassq.operations.census import Census
 from glassq.operations.doctor import Doctor
+from glassq.operations.find import MAX_CANDIDATES
 from glassq.operations.hints import adapt
 from glassq.operations.sampler import Sampler
 from glassq.operations.verdict import verdict
@@ -114,7 +115,18 @@ class Console:
         return self._operations(actor.identity)
 
     def _operations(self, name: str) -> Operations:
-        return Operations(self.settings, actor=name, via=VIA, confined=self._confined, clock=self.clock)
+        return Operations(
+            self.settings,
+            actor=name,
+            via=VIA,
+            confined=self._confined,
+            clock=self.clock,
+            known_buried=self._known_buried,
+        )
+
+    def _known_buried(self, prefix: str) -> dict[str, str]:
+        """See Operations."""
+        return {entry.delivery: entry.ref for entry in self.census.snapshot().beginning(prefix, MAX_CANDIDATES + 1)}
 
     def note_on(self, cause: str) -> Activity | None:
         """The newest note on a group."""

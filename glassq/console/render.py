@@ -100,6 +100,11 @@ class Renderer:
         self._env.globals.update(command=lambda words: adapt(f"`glassq {words}`").strip("`"))
         self._env.globals.update(static=lambda name: f"{base}{assets.path(name)}", url=lambda path: f"{base}{path}")
 
+    def compile_all(self) -> None:
+        """Compiles the templates now, so that nobody's first page waits for that."""
+        for name in self._env.list_templates():
+            self._env.get_template(name)
+
     def page(self, template: str, frame: Frame, values: Mapping[str, Any]) -> str:
         """The template with these values."""
         return self._env.get_template(template).render({**values, "frame": frame, "now": frame.now})

@@ -145,6 +145,7 @@ class ConsoleServer(Application):  # type: ignore[misc]
         log.setup(self.settings.log.level, form=self.settings.log.format, journal=os.environ.get("JOURNAL_STREAM"))
         # the unit has put the credentials in place of all secrets
         self._console = Console(self.settings, self._file, confined="CREDENTIALS_DIRECTORY" in os.environ)
+        self._console.renderer.compile_all()
         self._console.start()
         return create_app(self._console)
 

@@ -35,12 +35,19 @@ _NAMES = Entry.__struct_fields__
 # Large columns, which no list shows: `recorded_ping` and `story` read them.
 _LARGE = frozenset({"body", "labels", "kept", "story"})
 _MOMENTS = ("received", "updated", "started")
+_LOWEST = "00000000-0000-0000-0000-000000000000"
+_UUID_PART = 8
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _EXACTLY = "SELECT {columns} FROM deliveries WHERE delivery = :delivery"
-_PREFIX = "SELECT {columns} FROM deliveries WHERE delivery LIKE :prefix ESCAPE '/' ORDER BY delivery"
+_PREFIX = "SELECT {columns} FROM deliveries WHERE {range}delivery LIKE :prefix ESCAPE '/' ORDER BY delivery"
+# By the index, which LIKE alone does not use.
+_RANGE = "delivery BETWEEN :first AND :last AND "
 _RECENT = "SELECT {columns} FROM deliveries ORDER BY updated DESC"
 _RECENT_OF = "SELECT {columns} FROM deliveries WHERE {open}state = :state ORDER BY updated DESC"
 _SINCE = "SELECT {columns} FROM deliveries WHERE updated >= :since{wanted} ORDER BY updated DESC"
+# When the latest of all were updated; its rows are those of the index alone.
+_AMONG = "SELECT updated FROM deliveries ORDER BY updated DESC LIMIT 1 OFFSET :among"
 _JOBS = "SELECT job FROM deliveries WHERE {open}state = :state AND job NOT IN ('', '0')"
 _NUMBERED_JOBS = "SELECT job FROM deliveries WHERE {open}state = :state AND job > 0"
 _COUNTS = "SELECT state, count(*) FROM deliveries WHERE updated >= :since GROUP BY state"
@@ -126,6 +133,8 @@ class QueryRunner(Protocol):
 
     #: of the schema
     version: int
+    #: whether texts are in the order of their bytes, and not in that of some language
+    orders_bytes: bool
 
     def rows(self, query: str, values: dict[str, Any], limit: int | None) -> tuple[Sequence[str], list[Any]]:
         """Names of columns, and at most `limit` rows."""
@@ -187,8 +196,14 @@ class LedgerReader:
 
     def find(self, prefix: str, limit: int = 11) -> list[Entry]:
         """The entries whose ids begin with `prefix`, sorted by id; only that one if an id equals it."""
-        exactly = self.exactly(prefix)
-        return [exactly] if exactly else self._entries(_PREFIX, limit, prefix=_literal(prefix) + "%")
+        if exactly := self.exactly(prefix):
+            return [exactly]
+        values = {"prefix": _literal(prefix) + "%"}
+        if self._database is not None and self._database.orders_bytes:
+            values |= {"first": prefix, "last": f"{prefix}\U0010ffff"}
+        elif ends := _uuids_beginning(prefix):
+            values |= {"first": ends[0], "last": ends[1]}
+        return self._entries(_PREFIX.replace("{range}", _RANGE if "first" in values else ""), limit, **values)
 
     def exactly(self, delivery: str) -> Entry | None:
         """The entry with this id, found by the primary key."""
@@ -219,11 +234,17 @@ class LedgerReader:
         query = _SINCE.replace("{wanted}", "".join(f" AND {name} = :{name}" for name in sorted(wanted)))
         return self._entries(query, limit, since=stamp(moment) if moment else "", **wanted)[::-1]
 
+    def latest_since(self, count: int) -> datetime | None:
+        """When the latest entries were updated, so many of all; None if there are no more than these."""
+        rows = self._rows(_AMONG, 1, among=count)[1]
+        return datetime.fromisoformat(rows[0][0]) if rows else None
+
     def jobs(self, state: str) -> list[str]:
         """The references of the jobs that held the deliveries in this state when their entries were written."""
         numbers = self._database is not None and self._database.version < JOBS_ARE_TEXT
         query = _of_state(_NUMBERED_JOBS if numbers else _JOBS, state)
-        return [_ref(row[0]) for row in self._rows(query, state=state)[1]]
+        rows = self._database.iterate(query, {"state": state}) if self._database else ()
+        return [_ref(row[0]) for row in rows]
 
     def counts(self, since: datetime | None = None) -> dict[str, int]:
         """The number of deliveries by state; only of those updated at `since` or later if it is given."""
@@ -231,18 +252,18 @@ class LedgerReader:
 
     def open_counts(self) -> dict[str, int]:
         """The number of deliveries that are "buried" and "retrying", without those that were replayed."""
-        return {row[0]: row[1] for row in self._open_rows(_OPEN_COUNTS)}
+        return {row[0]: row[1] for row in self._rows(self._of_open(_OPEN_COUNTS))[1]}
 
-    def open_ones(self) -> list[Open]:
-        """The deliveries that `open_counts` counts, least recently updated first."""
-        return [
-            Open(delivery, source, datetime.fromisoformat(received), state, _ref(job), datetime.fromisoformat(updated))
-            for delivery, source, received, state, job, updated in self._open_rows(_OPEN_ONES)
-        ]
+    def open_ones(self) -> Iterator[Open]:
+        """The deliveries that `open_counts` counts, least recently updated first, read one by one."""
+        rows = self._database.iterate(self._of_open(_OPEN_ONES), {}) if self._database else ()
+        for delivery, source, received, state, job, updated in rows:
+            times = datetime.fromisoformat(received), datetime.fromisoformat(updated)
+            yield Open(delivery, source, times[0], state, _ref(job), times[1])
 
-    def _open_rows(self, query: str) -> list[Any]:
+    def _of_open(self, query: str) -> str:
         # a ledger of an older version has nothing replayed
-        return self._rows(query if self.keeps_bodies else query.replace(" AND replayed = ''", ""))[1]
+        return query if self.keeps_bodies else query.replace(" AND replayed = ''", "")
 
     def finished(
         self, state: str, *, since: datetime | None = None, before: datetime | None = None
@@ -370,6 +391,8 @@ class LedgerReader:
 class _SqliteReader:
     """The ledger in an SQLite file. See QueryRunner."""
 
+    orders_bytes = True
+
     def __init__(self, connection: sqlite3.Connection, url: str) -> None:
         self._connection = connection
         self._url = url
@@ -423,6 +446,15 @@ def _of_state(query: str, state: str) -> str:
 def _literal(text: str) -> str:
     """The text as LIKE takes it literally."""
     return re.sub("([/%_])", r"/\1", text)
+
+
+def _uuids_beginning(prefix: str) -> tuple[str, str] | None:
+    """The lowest and the highest UUID with this prefix, which are so in the order of any language.
+
+    None where it is not the beginning of a UUID, its first part at least.
+    """
+    first, last = f"{prefix}{_LOWEST[len(prefix) :]}", f"{prefix}{_LOWEST[len(prefix) :].replace('0', 'f')}"
+    return (first, last) if len(prefix) >= _UUID_PART and _UUID.fullmatch(first) else None
 
 
 def _exists(file: Path, url: str) -> bool:

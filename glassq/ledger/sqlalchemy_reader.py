@@ -24,6 +24,7 @@ class SqlAlchemyReader:
         self._engine = engine
         self._url = url
         self.version = version
+        self.orders_bytes = engine.dialect.name == "sqlite"
 
     @classmethod
     def open(cls, text: str) -> Self | None:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from glassq.errors import BodyError, LedgerError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from glassq.bodies import BodyStore
     from glassq.delivery import Delivery
@@ -81,17 +81,20 @@ class Operations:
         produce: Callable[[Settings], Producer] = _produce,
         open_ledger: Callable[[LedgerSettings], LedgerReader] = _open_ledger,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        known_buried: Callable[[str], Mapping[str, str]] = lambda _: {},
     ) -> None:
         """`actor` is the operator's name, for evidence and ledger, and `via` the face ("cli", "console").
 
         `confined`: this process sees neither secrets nor the network, so nothing that needs them is looked at. `clock`
-        tells the time in UTC.
+        tells the time in UTC. `known_buried` has the ids of buried deliveries that begin so, with the references of
+        their jobs, some of them where they are many: for who keeps a census.
         """
         self.settings = settings
         self.actor = actor
         self.via = via
         self.confined = confined
         self.clock = clock
+        self.known_buried = known_buried
         self._connect = connect
         self._produce = produce
         self._open_ledger = open_ledger

@@ -40,12 +40,11 @@ log = logger("glassq.operations")
 MAX_ENTRIES = 200_000
 # How long it may work at one look, in seconds: a tenth of the time between two (watcher.EVERY).
 WORK = 0.5
-# The first walk may work half of the time: until it is over, nobody knows what lies buried.
+# The first walk may work half of the time, where others leave the processors free: until it is over, nobody knows what
+# lies buried.
 SHARE, FIRST_SHARE = 0.1, 0.5
 # Between two walks, in seconds; and between two views while a walk goes on.
 WALK_EVERY, SHOW_EVERY = 60.0, 2.0
-# And not before a walk has found so many times as many.
-SHOW_MORE = 1.3
 # Groups are made anew as time passes, even if nothing has changed, in seconds.
 STALE = 30.0
 # So many jobs are asked at once.
@@ -236,7 +235,7 @@ class Census(QueueWatcher):
         table = CensusTable(min(self._limit, sum(counts.values())))
         for entry, seen in self._found(queue, counts, share):
             table.put_before(entry, seen)
-            if self._walked is None and table.count >= SHOW_MORE * self._view.known:
+            if self._walked is None and table.count % BATCH == 1:
                 self._show_first(counts, table)
             if not table.begin:
                 break
@@ -274,7 +273,7 @@ class Census(QueueWatcher):
             self._short = str(error)
 
     def _pacer(self, share: float, deadline: float = 0.0) -> Pacer:
-        return Pacer(self._stopping, share, deadline)
+        return Pacer(self._stopping, share, deadline, crowded=SHARE)
 
     def _check(self) -> None:
         if self._stopping.is_set():

@@ -25,8 +25,9 @@ log = logger("glassq.operations")
 # Between two glances, and how old an examination may be that is shown, in seconds. Where looks at the queue are metered
 # and nobody watches, glances are as rare as these looks.
 EVERY, FRESH = 30.0, 60.0
-# Checks take at most this share of a processor's time, in the long run.
-SHARE = 0.1
+# Glances take at most this share of a processor's time in the long run, and examinations of all time: they begin
+# processes.
+SHARE, WHOLE_SHARE = 0.1, 0.04
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class Doctor:
         self._metered = operations.metered
         self._urgent = Examination()
         self._whole = Examination()
+        # how old the whole may be
+        self._fresh_for = FRESH
         self._changed = threading.Condition()
         # whether somebody wants all checks, or those that are urgent, at once
         self._wanted = self._hurry = False
@@ -76,6 +79,18 @@ class Doctor:
                 self._changed.notify_all()
         return self._urgent
 
+    def latest(self, within: float) -> Examination:
+        """All checks as they were made last; where they are not fresh, new ones begin.
+
+        Where none was made yet, that is waited for, for so many seconds at most.
+        """
+        with self._changed:
+            if self._whole.at is not None:
+                self._wanted = self._wanted or not self._fresh()
+                self._changed.notify_all()
+                return self._whole
+        return self.whole(within)
+
     def look(self) -> None:
         """What is urgent may be another thing by now: it is looked for at once."""
         with self._changed:
@@ -83,7 +98,7 @@ class Doctor:
             self._changed.notify_all()
 
     def whole(self, within: float) -> Examination:
-        """All checks. Where they are not FRESH, they are made anew: that is waited for so many seconds at most."""
+        """All checks. Where they are not fresh, they are made anew: that is waited for so many seconds at most."""
         deadline = time.monotonic() + within
         with self._changed:
             while not self._fresh() and (left := deadline - time.monotonic()) > 0 and not self._stopping.is_set():
@@ -94,13 +109,18 @@ class Doctor:
 
     def examine_now(self) -> None:
         """Makes all checks in this thread."""
-        self._whole = self._examined(examine)
+        self._examine()
         self._urgent = self._examined(glance)
+
+    def _examine(self) -> None:
+        began = time.monotonic()
+        self._whole = self._examined(examine)
+        self._fresh_for = max(FRESH, (time.monotonic() - began) / WHOLE_SHARE)
 
     def _fresh(self) -> bool:
         at = self._whole.at
         # a clock that was set back says nothing
-        return at is not None and abs((self._operations.clock() - at).total_seconds()) < FRESH
+        return at is not None and abs((self._operations.clock() - at).total_seconds()) < self._fresh_for
 
     def _run(self) -> None:
         due = 0.0
@@ -108,7 +128,7 @@ class Doctor:
             began = time.thread_time()
             if self._wanted:
                 self._wanted = False
-                self._whole = self._examined(examine)
+                self._examine()
             if self._is_due(due):
                 self._hurry = False
                 self._urgent = self._examined(glance)

@@ -56,6 +56,8 @@ WAITING: frozenset[State] = frozenset(WAITING_STATES)
 OPEN = ("buried", "retrying")
 # A shorter prefix is a slip of the finger: eight digits of our ids are a minute.
 MIN_PREFIX = 8
+# After so many jobs it is asked whether a search is to go on.
+LOOKS = 100
 # So many candidates of an ambiguous prefix are named.
 MAX_CANDIDATES = 10
 
@@ -355,7 +357,10 @@ def buried_by_ledger(operations: Operations) -> list[str]:
 
 @dataclass(slots=True)
 class Finder:
-    """Finds jobs by what an operator typed; it searches the queue once at most."""
+    """Finds jobs by what an operator typed; it searches the queue once at most.
+
+    Where `progress` raises TimeoutError, what was found by then is all that it knows.
+    """
 
     operations: Operations
     queue: Inspector
@@ -380,6 +385,8 @@ class Finder:
         if (glance or is_delivery_id(prefix)) and (found := self._by_ledger(prefix, glance=glance)):
             return found
         if is_delivery_id(prefix) and (found := self._by_key(prefix)):
+            return found
+        if found := self._by_census(prefix, glance=glance):
             return found
         index = self._index(prefix)
         names = [name for name in index if name.startswith(prefix)]
@@ -462,6 +469,17 @@ class Finder:
             return found if found.name == entry.delivery else None
         return None
 
+    def _by_census(self, prefix: str, *, glance: bool) -> Found | None:
+        """The same by what a census knows to be buried, where there is one: it needs neither a search nor a ledger."""
+        known = self.operations.known_buried(prefix)
+        if glance and len(known) > 1:
+            raise ambiguous(prefix, list(known))
+        ref = next(iter(known.values()), None) if glance else known.get(prefix)
+        with suppress(JobNotFound):
+            found = look(self.operations, self.queue, ref) if ref is not None else None
+            return found if found is not None and found.name in known else None
+        return None
+
     def _by_key(self, key: str) -> Found | None:
         """The job of the delivery with this id, where the engine knows it by that, and it is in a tube of ours."""
         ref = self.queue.ref_of(key) if self.queue.capabilities.by_key else ""
@@ -478,13 +496,19 @@ class Finder:
         if self._by_name is None or not prefix.startswith(self._indexed):
             self._indexed = prefix if self.queue.capabilities.by_key else ""
             self._by_name = {}
-            tubes = our_tubes(self.operations, self.queue)
+            tubes, looked = our_tubes(self.operations, self.queue), 0
             wanted = partial(_begins, self._indexed) if self._indexed else None
             try:
-                for found in walk_all(self.operations, self.queue, tubes, self.progress, wanted=wanted):
+                found_ones = walk_all(self.operations, self.queue, tubes, self.progress, wanted=wanted)
+                for looked, found in enumerate(found_ones, 1):
                     self._by_name.setdefault(found.name, found.ref)
                     if task := found.labels.get("task"):
                         self._by_task.setdefault(task, {}).setdefault(found.name, found.tube)
+                    if looked % LOOKS == 0:
+                        self.progress.advance(looked, 0, "looking at jobs")
+            except TimeoutError:
+                jobs = sum(counts.jobs for counts in self.queue.counts(tubes))
+                self._hidden = f"the newest {looked:,} of {jobs:,} jobs were looked at (`glassq show` looks at all)"
             except Unseen as error:
                 self._hidden = str(error)
             except SearchIncomplete as error:

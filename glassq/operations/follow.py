@@ -14,6 +14,7 @@ from glassq.errors import LedgerError, SettingsError
 from glassq.mask import masked_text
 from glassq.operations.filters import Recorded
 from glassq.operations.find import ref_of
+from glassq.operations.words import moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +31,8 @@ SELDOM, VERY_LATE = 20, timedelta(minutes=2)
 STATES = ("done", "dropped", "retrying", "buried", "archived", "deleted")
 # What the ledger can be asked.
 CONDITIONS = frozenset({"error", "result", "source", "tube", "newer-than", "older-than"})
+# Of so many entries, the latest, those are shown that fit.
+AMONG = 20_000
 # So many entries are read at once where a filter leaves some out.
 _MAX_READ = 10_000
 
@@ -116,13 +119,19 @@ def recorded(entry: Entry) -> Recorded:
 def latest(operations: Operations, columns: Mapping[str, str], count: int) -> tuple[list[Entry], str]:
     """The latest entries with these values of `state`, `source` and `tube` ("": any), the latest last.
 
-    With them why there are none; "" where the ledger could be read.
+    With them why these may not be all; "" where they are, or as many as were asked for. It looks at AMONG at most, so
+    that it takes no longer as the ledger grows.
     """
+    wanted = {name: value for name, value in columns.items() if value}
     try:
         with operations.ledger() as ledger:
-            return ledger.since(None, {name: value for name, value in columns.items() if value}, count), ledger.absent
+            since = ledger.latest_since(AMONG) if wanted else None
+            found, note = ledger.since(since, wanted, count), ledger.absent
     except (LedgerError, SettingsError) as error:
         return [], str(error)
+    if since is not None and len(found) < count:
+        note = f"these are among the latest {AMONG:,} outcomes, since {moment(since)}; a search looks further back"
+    return found, note
 
 
 def said(entry: Entry) -> str:

@@ -9,25 +9,28 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from glassq.delivery import decode
-from glassq.errors import Conflict, DamagedDelivery, JobNotFound, SearchIncomplete
-from glassq.operations.find import require_lists, sees_all
+from glassq.errors import Conflict, DamagedDelivery, JobNotFound, QueueError, SearchIncomplete
+from glassq.ledger.reader import Open
+from glassq.operations.find import OPEN, require_lists, sees_all
+from glassq.operations.pace import PACKET
 from glassq.queues.base import ALL_STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from glassq.ledger.reader import Open
     from glassq.operations import Operations
     from glassq.operations.progress import Progress
     from glassq.queues.base import Inspector, TubeCounts
 
 # The pool writes the ledger a moment after it has told the queue, at most LAG. The first look is earlier; in seconds.
 LAG, FIRST_LOOK = 1.0, 0.1
+# So many are asked for one by one; for more, the ledger is read again.
+FEW = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +76,19 @@ def find_missing(operations: Operations, queue: Inspector, seconds: float, progr
 
     Raises LedgerError, SettingsError for the ledger's URL, QueueError, and Stopped.
     """
-    recorded = _recorded(operations, queue)
     deadline = time.monotonic() + seconds
-    looked, absent = _not_at_their_jobs(queue, recorded, deadline, progress)
+    looked, total, absent = _not_at_their_jobs(operations, queue, deadline, progress)
     if absent:
         absent = _still_after_lag(operations, queue, absent, progress)
     if not absent:
-        return Missing((), looked, len(recorded), sure=True)
+        return Missing((), looked, total, sure=True)
     wanted = {delivery.delivery: delivery for delivery in absent}
-    held = looked - len(absent) if looked == len(recorded) else 0
+    held = looked - len(absent) if looked == total else 0
     jobs = sum(counts.jobs for counts in queue.counts())
     sure = jobs == held or _look_everywhere(queue, wanted, deadline + LAG, progress)
     # What was worked meanwhile is no longer where it was looked for.
     left = tuple(_still(operations, queue, list(wanted.values())))
-    return Missing(left, looked, len(recorded), sure)
+    return Missing(left, looked, total, sure)
 
 
 def surely_missing(operations: Operations, queue: Inspector, progress: Progress) -> tuple[Open, ...]:
@@ -107,27 +109,39 @@ def surely_missing(operations: Operations, queue: Inspector, progress: Progress)
     return found.deliveries
 
 
-def _recorded(operations: Operations, queue: Inspector) -> list[Open]:
-    """Those that are unfinished; where the engine cannot show what waits, those that it would show: buried ones."""
+def _recorded(operations: Operations, queue: Inspector) -> Iterator[Open]:
+    """Those that are unfinished; where the engine cannot show what waits, those that it would show: buried ones.
+
+    They are read one by one, as there may be very many.
+    """
     with operations.ledger() as ledger:
-        found = ledger.open_ones()
-    if sees_all(queue):
-        return found
-    return [each for each in found if each.state == "buried" and queue.is_ref(each.job)]
+        yield from (each for each in ledger.open_ones() if _would_show(queue, each.state, each.job))
+
+
+def _would_show(queue: Inspector, state: str, ref: str) -> bool:
+    return sees_all(queue) or (state == "buried" and queue.is_ref(ref))
 
 
 def _not_at_their_jobs(
-    queue: Inspector, recorded: Sequence[Open], deadline: float, progress: Progress
-) -> tuple[int, list[Open]]:
-    """How many were looked at in time, and those of them that are not in the job that the ledger names."""
+    operations: Operations, queue: Inspector, deadline: float, progress: Progress
+) -> tuple[int, int, list[Open]]:
+    """How many were looked at in time, of how many; and those of them that are not in the job that the ledger names."""
+    with operations.ledger() as ledger:
+        counts = ledger.open_counts()
+    expected = sum(counts.values()) if sees_all(queue) else counts.get("buried", 0)
     absent: list[Open] = []
-    for looked, delivery in enumerate(recorded):
+    looked = 0
+    recorded = _recorded(operations, queue)
+    # few at first: some engines take their time for each
+    size = 1
+    while packet := list(islice(recorded, size)):
         if time.monotonic() > deadline:
-            return looked, absent
-        progress.advance(looked, len(recorded), "looking for deliveries")
-        if not _holds(queue, delivery):
-            absent.append(delivery)
-    return len(recorded), absent
+            return looked, max(expected, looked + len(packet)), absent
+        progress.advance(looked, expected, "looking for deliveries")
+        absent += _absent(queue, packet)
+        looked += len(packet)
+        size = min(2 * size, PACKET)
+    return looked, looked, absent
 
 
 def _still_after_lag(operations: Operations, queue: Inspector, absent: list[Open], progress: Progress) -> list[Open]:
@@ -142,9 +156,24 @@ def _still_after_lag(operations: Operations, queue: Inspector, absent: list[Open
 
 def _still(operations: Operations, queue: Inspector, absent: Sequence[Open]) -> list[Open]:
     """Those that the ledger still has as unfinished, and that are not in the job that it names by now."""
-    latest = {delivery.delivery: delivery for delivery in _recorded(operations, queue)}
-    unfinished = (latest[delivery.delivery] for delivery in absent if delivery.delivery in latest)
-    return [delivery for delivery in unfinished if not _holds(queue, delivery)]
+    names = [delivery.delivery for delivery in absent]
+    if len(names) > FEW:
+        wanted = frozenset(names)
+        latest = {each.delivery: each for each in _recorded(operations, queue) if each.delivery in wanted}
+    else:
+        latest = _recorded_now(operations, queue, names)
+    return _absent(queue, [latest[name] for name in names if name in latest])
+
+
+def _recorded_now(operations: Operations, queue: Inspector, names: Iterable[str]) -> dict[str, Open]:
+    """Those of these deliveries that are unfinished."""
+    with operations.ledger() as ledger:
+        entries = list(filter(None, map(ledger.exactly, names)))
+    return {
+        entry.delivery: Open(entry.delivery, entry.source, entry.received, entry.state, entry.job, entry.updated)
+        for entry in entries
+        if entry.state in OPEN and not entry.replayed and _would_show(queue, entry.state, entry.job)
+    }
 
 
 def _look_everywhere(queue: Inspector, wanted: dict[str, Open], deadline: float, progress: Progress) -> bool:
@@ -167,11 +196,16 @@ def _look_everywhere(queue: Inspector, wanted: dict[str, Open], deadline: float,
     return states == ALL_STATES
 
 
-def _holds(queue: Inspector, delivery: Open) -> bool:
-    """Whether the delivery is in the job that the ledger names."""
-    with suppress(JobNotFound):
-        return bool(delivery.job) and _delivery_in(queue.peek(delivery.job)) == delivery.delivery
-    return False
+def _absent(queue: Inspector, deliveries: Sequence[Open]) -> list[Open]:
+    """Those that are not in the jobs that the ledger names."""
+    bodies = queue.peek_all([delivery.job for delivery in deliveries]) if deliveries else ()
+    absent = []
+    for delivery, body in zip(deliveries, bodies, strict=True):
+        if isinstance(body, QueueError) and not isinstance(body, JobNotFound):
+            raise body
+        if isinstance(body, JobNotFound) or _delivery_in(body) != delivery.delivery:
+            absent.append(delivery)
+    return absent
 
 
 def _delivery_in(body: bytes) -> str:

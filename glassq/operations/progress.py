@@ -45,3 +45,15 @@ class Silent:
 
     def note(self, words: str) -> None:
         """Tells nobody."""
+
+
+class Brief(Silent):
+    """Nobody follows it either, and a search ends after so many seconds: `advance` raises TimeoutError then."""
+
+    def __init__(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+
+    def advance(self, done: int, total: int, words: str) -> None:
+        """Raises TimeoutError."""
+        if time.monotonic() > self._deadline:
+            raise TimeoutError

@@ -30,8 +30,10 @@ log = logger("glassq.operations")
 
 # How often more than what a curve needs is asked while somebody watches, and while nobody does; in seconds.
 STATUS, QUEUES, LEDGER = (5.0, 60.0), (15.0, 120.0), (15.0, 60.0)
+# What of the status is a look through the ledger's last day.
+RECORDED = (60.0, 120.0)
 # Each takes at most this share of the time.
-SHARE = 0.05
+SHARE = 0.02
 # The ledger is asked again for minutes that are younger than this: writers are late.
 LATE = timedelta(minutes=3)
 # Percentiles are those of this time, and of so many deliveries at most.
@@ -90,7 +92,7 @@ class Sampler(QueueWatcher):
         self._curves: dict[str, Curve] = {}
         self._minutes: dict[int, Minute] = {}
         self._view = Samples(all=self._all)
-        self._due = dict.fromkeys(("status", "queues", "ledger"), 0.0)
+        self._due = dict.fromkeys(("status", "recorded", "queues", "ledger"), 0.0)
         # until when the ledger has been read
         self._read = datetime.max.replace(tzinfo=UTC)
 
@@ -142,12 +144,20 @@ class Sampler(QueueWatcher):
         if began < self._due[name]:
             return
         look()
+        self._due[name] = self._next(began, rhythm)
+
+    def _next(self, began: float, rhythm: tuple[float, float]) -> float:
+        """When it is due again what has begun then and is over now."""
         # a large ledger takes its time
         rest = (time.monotonic() - began) / SHARE
-        self._due[name] = began + max(rest, rhythm[0 if self._attention.is_paid else 1] - watcher.EVERY / 2)
+        return began + max(rest, rhythm[0 if self._attention.is_paid else 1] - watcher.EVERY / 2)
 
     def _look_at_status(self, queue: Inspector) -> None:
-        self._change(status=status.snapshot(self._operations, queue, Stoppable(self._stopping)))
+        began = time.monotonic()
+        before = self._view.status if began < self._due["recorded"] else None
+        self._change(status=status.snapshot(self._operations, queue, Stoppable(self._stopping), before))
+        if before is None:
+            self._due["recorded"] = self._next(began, RECORDED)
 
     def _look_at_queues(self, queue: Inspector) -> None:
         own = worker_queues.snapshot(self._operations, queue)

@@ -140,16 +140,21 @@ def journal_state(operations: Operations) -> tuple[Journaled | None, str]:
     return found, f"{many} for the queue, the oldest for {span(found.oldest)}"
 
 
-def snapshot(operations: Operations, queue: Inspector, progress: Progress) -> SystemStatus:
-    """The system as it is now. Raises QueueError, and Stopped."""
+def snapshot(
+    operations: Operations, queue: Inspector, progress: Progress, before: SystemStatus | None = None
+) -> SystemStatus:
+    """The system as it is now; what only a look through the ledger tells is as it was `before`, if that is given.
+
+    Raises QueueError, and Stopped.
+    """
     seen, facts = _queue(operations, queue)
-    missing = _missing(operations, queue, seen, progress)
+    missing = before.missing if before else _missing(operations, queue, seen, progress)
     journaled, words = journal_state(operations)
     if refusal := _refusal(queue, seen, journaled):
         seen = replace(seen, refuses=refusal.said)
         facts = [refusal, *(fact for fact in facts if fact.said != refusal.said)]
-    since = operations.clock() - RECENT
-    states, note = _states(operations, since)
+    since = before.since if before else operations.clock() - RECENT
+    states, note = (before.states, before.note) if before else _states(operations, since)
     hints = (
         *_settings_hints(operations),
         *_disk_hints(operations),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glassq.errors import Stopped
@@ -10,6 +11,10 @@ from glassq.operations.progress import Silent
 
 if TYPE_CHECKING:
     import threading
+
+
+# Linux: of the thread that reads it.
+_SCHEDULED = Path("/proc/thread-self/schedstat")
 
 
 class Stoppable(Silent):
@@ -32,16 +37,37 @@ class Stoppable(Silent):
 class Pacer:
     """Sleeps after some work, for so long that the work takes a `share` of the time. It is a search's `progress`."""
 
-    def __init__(self, stopping: threading.Event, share: float, deadline: float = 0.0) -> None:
-        """Until `deadline` (time.monotonic()) it does not sleep: the work of a short look is paced by the looks."""
+    def __init__(
+        self, stopping: threading.Event, share: float, deadline: float = 0.0, crowded: float | None = None
+    ) -> None:
+        """Until `deadline` (time.monotonic()) it does not sleep: the work of a short look is paced by the looks.
+
+        Where others want the processors too, the share is less, down to `crowded` (None: it is the same).
+        """
         self._stopping = stopping
-        self._rest = 1 / share - 1
+        self._share, self._least = share, share if crowded is None else crowded
         self._deadline = deadline
-        self._began = time.monotonic()
+        self._began, self._times = time.monotonic(), _times()
 
     def __call__(self, _examined: int, _total: int) -> None:
         """Sleeps. Raises Stopped."""
-        worked = time.monotonic() - self._began
-        if self._stopping.wait(worked * self._rest if time.monotonic() > self._deadline else 0.0):
+        worked, times = time.monotonic() - self._began, _times()
+        rest = worked * (1 / self._share_now(times) - 1) if time.monotonic() > self._deadline else 0.0
+        if self._stopping.wait(rest):
             raise Stopped
-        self._began = time.monotonic()
+        self._began, self._times = time.monotonic(), _times()
+
+    def _share_now(self, times: tuple[int, int]) -> float:
+        ran, waited = (now - before for now, before in zip(times, self._times, strict=True))
+        # squared: where it has to wait half of the time for a processor, it takes one from others in the other half
+        free = (ran / (ran + waited)) ** 2 if ran + waited else 1.0
+        return max(self._least, self._share * free)
+
+
+def _times() -> tuple[int, int]:
+    """For how long this thread ran, and waited for a processor, in nanoseconds; 0 where the system does not tell."""
+    try:
+        ran, waited, _ = _SCHEDULED.read_text().split()
+    except (OSError, ValueError):
+        return 0, 0
+    return int(ran), int(waited)

@@ -521,6 +521,9 @@ class Inspector(Protocol):
     def peek(self, ref: str) -> bytes:
         """A job's body, at the least cost. Raises JobNotFound."""
 
+    def peek_all(self, refs: Sequence[str]) -> list[bytes | QueueError]:
+        """The same of these jobs: for each its body, or why it cannot be seen. Never raises."""
+
     def insert(self, body: bytes, *, tube: str, state: WaitingState, delay: float = 0.0) -> str:
         """Puts a job in this state; returns its reference. `delay` is in seconds, for a delayed job.
 

@@ -51,6 +51,12 @@ class SingleCalls(ABC):
             found.append(not isinstance(job, QueueError) and job.state == state)
         return found
 
+    def peek(self, ref: str) -> bytes:
+        return _raised(*self.peek_all([ref]))
+
+    def peek_all(self, refs: Sequence[str]) -> list[bytes | QueueError]:
+        return [job if isinstance(job, QueueError) else job.body for job in self.get_all(refs)]
+
     def history(self, key: str) -> list[Happened]:
         return []
 

@@ -9,9 +9,11 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from glassq.bodies import DirectoryBodies, with_body
 from glassq.delivery import Delivery, decode, encode
+from glassq.ledger import Entry, open_ledger
 from glassq.operations import Operations
 from glassq.queues.base import ALL_STATES
 from glassq.queues.beanstalk.protocol import JobStats
@@ -167,6 +169,33 @@ def test_bodies_of_any_size_move_there_and_back_by_way_of_the_body_store(
     back = [decode(queue.peek(each.id).body) for each in queue.scan(ALL_STATES, "glassq") if isinstance(each, JobStats)]
     assert digests(back, store) == digests(told, store)
     assert {each.id: each.evidence for each in back} == {each.id: each.evidence for each in told}
+
+
+def test_what_is_restored_or_replayed_there_has_its_large_body_in_the_store(
+    cli: Cli, queue: Queue, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    archived, done = a_delivery(body=secrets.token_bytes(30_000), buried="no photo"), a_delivery(body=b"x" * 30_001)
+    raw_put(queue, archived, "buried")
+    assert cli("archive", "--all", "--yes").code == 0
+    ledger = open_ledger(cli.ledger)
+    entry = Entry(done.id, done.source, done.received, "done", 1, done.received, 0.5)
+    ledger.record(replace(entry, body=done.body, labels=done.labels))
+    ledger.close()
+    [file] = (cli.directory / "archive").iterdir()
+    there = Cli(cli.directory, url, dict(CREDENTIALS))
+    there.configure(ROUTE)
+    assert there("queue", "init").code == 0
+    for said in (there("restore", str(file), "--yes"), there("replay", done.id)):
+        assert said.code == 0, said
+    store = DirectoryBodies(cli.directory / "bodies")
+    with Operations(load(str(there.file), {}), actor="me").queue() as inspector:
+        found = [decode(job.body) for job in inspector.find(ALL_STATES, ["glassq"])]
+    assert all(each.stored and not each.body for each in found)
+    assert sorted(digests(found, store).values()) == sorted(
+        hashlib.sha256(each.body).hexdigest() for each in (archived, done)
+    )
 
 
 def digests(deliveries: Iterable[Delivery], store: DirectoryBodies) -> dict[str, str]:

@@ -161,3 +161,11 @@ def test_it_does_not_start_where_other_machines_reach_it(bind: str, says: str, t
     process = Process(["--config", str(file)], tmp_path / "log", forks="glassq-console")
     assert process.wait() == 78
     assert says in process.output()
+
+
+def test_what_few_need_is_not_loaded() -> None:
+    """SQLAlchemy alone would be a quarter of its memory; a ledger in a plain file needs none of it."""
+    code = "import sys; import glassq.programs.console; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"sqlalchemy", "psycopg", "boto3", "botocore", "google", "googleapiclient", "requests", "click"}

@@ -6,6 +6,7 @@ import html
 import json
 import re
 import shlex
+from collections import Counter
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -323,3 +324,31 @@ def test_the_beginning_of_several_ids_is_a_short_heading_and_links(viewer: Brows
     assert "<h1>0badcafe is the beginning of 2 deliveries; type more of it</h1>" in answer.text
     assert all(f'/d/{id_}">{id_}</a>' in answer.text for id_ in ids)
     assert ", ".join(ids) in viewer.get("/d/0badcafe.json").text
+
+
+def test_what_fits_rarely_is_looked_for_among_the_latest(
+    viewer: Browser, at_work: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many outcomes the ledger has."""
+    states = Counter(entry["state"] for entry in viewer.json("/live.json"))
+    assert len(states) > 1
+    for state, count in states.items():
+        assert len(viewer.json(f"/live.json?state={state}")) == count
+        assert "among the latest" not in words_of(viewer.get(f"/live?state={state}"))
+    monkeypatch.setattr("glassq.operations.follow.AMONG", 1)
+    newest, *_ = viewer.json("/live.json")[::-1]
+    for state in states:
+        found = viewer.json(f"/live.json?state={state}")
+        assert {entry["delivery"] for entry in found} <= {each["delivery"] for each in viewer.json("/live.json")[-2:]}
+        assert "these are among the latest 1 outcomes, since " in words_of(viewer.get(f"/live?state={state}"))
+    assert newest["delivery"] in {entry["delivery"] for entry in viewer.json(f"/live.json?state={newest['state']}")}
+    assert len(viewer.json("/live.json")) == sum(states.values())
+
+
+def test_a_page_that_is_the_same_is_not_sent_again(viewer: Browser, at_work: Site) -> None:
+    with at_work.console.operations.looking() as queue:
+        at_work.console.census.step(queue)
+        first = viewer.get("/buried")
+        at_work.console.census.step(queue)
+    again = viewer.get("/buried", If_None_Match=first.headers["etag"])
+    assert (again.status_code, again.text) == (304, "")

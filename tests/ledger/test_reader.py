@@ -10,21 +10,22 @@ import tempfile
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 
 from glassq.errors import LedgerError
 from glassq.ledger import Entry, open_ledger
 from glassq.ledger.corrections import Corrections
 from glassq.ledger.figures import CONTENTS, MINUTES, TIMINGS
-from glassq.ledger.reader import LedgerReader
+from glassq.ledger.reader import LedgerReader, _SqliteReader
 from glassq.settings import LedgerSettings
 from glassq.values import QueueUrl
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tests.postgres import PostgresServer
 
@@ -268,3 +269,75 @@ def test_figures_read_the_rows_of_their_time_alone(tmp_path: Path) -> None:
             names = {"since": "2026", "before": "9"}
             plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {query}", names)]
             assert "USING INDEX ix_deliveries_updated (updated>?" in plan[0], plan
+
+
+def test_what_pages_ask_reads_rows_by_an_index(written: LedgerSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many rows there are: nothing reads all of them but what is asked for all."""
+    id_, plans = "01990000-aaaa-7000-8000-000000000001", []
+    with LedgerReader(written) as reader:
+        database = reader._database
+        assert database is not None
+        file = isinstance(database, _SqliteReader)
+        rows = database.rows
+
+        def explained(query: str, values: dict[str, Any], limit: int | None) -> tuple[Sequence[str], list[Any]]:
+            if file or "sqlite" in written.url:
+                found = rows(f"EXPLAIN QUERY PLAN {query}", values, None)[1]
+                plans.append((query, " ".join(row[-1] for row in found)))
+            else:
+                with database._engine.connect() as connection:  # type: ignore[attr-defined]
+                    # so few rows are read the quickest one after the other
+                    connection.exec_driver_sql("SET enable_seqscan = off")
+                    found = connection.execute(sa.text(f"EXPLAIN {query}"), values).all()
+                plans.append((query, " ".join(row[0] for row in found)))
+            return rows(query, values, limit)
+
+        def iterated(query: str, values: dict[str, Any]) -> Iterator[Any]:
+            return iter(explained(query, values, None)[1])
+
+        monkeypatch.setattr(database, "rows", explained)
+        monkeypatch.setattr(database, "iterate", iterated)
+        for ask in (
+            lambda: reader.find(id_[:8]),
+            lambda: reader.find(id_),
+            lambda: reader.since(NOW, {"state": "buried"}, 10),
+            lambda: reader.since(NOW, {"source": "mirror", "tube": "glassq"}, 10),
+            lambda: reader.since(None, {}, 10),
+            lambda: reader.latest_since(2),
+            lambda: reader.counts(NOW),
+            reader.open_counts,
+            lambda: list(reader.open_ones()),
+            lambda: reader.jobs("buried"),
+            lambda: reader.minutes(NOW),
+            lambda: reader.timings(NOW, 10),
+            lambda: list(reader.contents(NOW)),
+            lambda: reader.recorded_ping(id_),
+            lambda: reader.story(id_),
+            lambda: reader.activities(limit=10),
+            lambda: reader.activities(id="x"),
+        ):
+            ask()
+    assert len(plans) >= 17
+    for query, plan in plans:
+        assert "INDEX" in plan.upper(), query
+        assert "Seq Scan" not in plan, query
+
+
+def test_the_latest_are_counted_from_the_end(written: LedgerSettings) -> None:
+    with LedgerReader(written) as reader:
+        assert reader.latest_since(0) == NOW + timedelta(hours=4)
+        assert reader.latest_since(3) == NOW + timedelta(hours=1)
+        assert reader.latest_since(6) is None
+
+
+def test_a_prefix_of_a_uuid_is_found_in_the_order_of_any_language(settings: LedgerSettings) -> None:
+    ids = [f"01990000-{part}-7000-8000-{number:012x}" for part in ("0000", "aaaa", "ffff") for number in (0, 1 << 47)]
+    ledger = open_ledger(settings)
+    for id_ in (*ids, "01989999-ffff-7000-8000-000000000000", "01990001-0000-7000-8000-000000000000"):
+        ledger.record(Entry(id_, "mirror", NOW, "done", 1, NOW, 0.5))
+    ledger.close()
+    with LedgerReader(settings) as reader:
+        assert [entry.delivery for entry in reader.find("01990000")] == ids
+        assert [entry.delivery for entry in reader.find("01990000-aaaa-")] == ids[2:4]
+        assert [entry.delivery for entry in reader.find("01990000-ffff-7000-8000-8")] == ids[5:]
+        assert reader.find("01990000-b") == reader.find("01990000_") == reader.find("nosuchtask") == []

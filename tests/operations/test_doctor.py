@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from glassq.operations import doctor as module
 from glassq.operations.checks.examine import examine, glance
 from glassq.operations.doctor import Doctor
 from glassq.operations.progress import Silent
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
+    import pytest
+
     from glassq.operations import Operations
 
 
@@ -44,3 +47,15 @@ def test_a_bug_in_a_check_is_told(operations: Operations, monkeypatch: object) -
         assert (check.name, check.ok) == ("doctor", False)
     finally:
         doctor.close()
+
+
+def test_an_examination_that_takes_long_is_made_the_more_seldom(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doctor = Doctor(operations)
+    doctor.examine_now()
+    assert doctor._fresh_for >= module.FRESH
+    # as if it had taken hours
+    monkeypatch.setattr(module, "WHOLE_SHARE", 1e-12)
+    doctor.examine_now()
+    assert doctor._fresh_for > 1_000 * module.FRESH

@@ -13,8 +13,9 @@ from glassq.operations import kick, listing, move, pause, story
 from glassq.operations.filters import Filter, Selection
 from glassq.operations.find import Finder, look, our_tubes, tubes_of, unworked
 from glassq.operations.hints import Hint, adapt
-from glassq.operations.progress import Silent
+from glassq.operations.progress import Brief, Silent
 from glassq.queues.base import ALL_STATES
+from glassq.queues.beanstalk.inspector import CAPABILITIES
 from tests.cli.conftest import a_delivery, evidence, put, put_bytes
 from tests.operations.conftest import Blind
 
@@ -147,3 +148,60 @@ def test_hints_and_texts_name_commands_that_a_face_adapts() -> None:
     hint = Hint("8 are buried", "buried --by reason")
     assert adapt(str(hint), lambda words: f"<{words}>") == "8 are buried: <buried --by reason>"
     assert str(Hint("nothing to do")) == "nothing to do"
+
+
+def test_what_a_census_knows_needs_neither_a_search_nor_a_ledger(
+    operations: Operations, inspector: Inspector, queue: Queue
+) -> None:
+    jobs = {name: str(put(queue, a_delivery(id=name), "buried")) for name in (FIRST, SECOND)}
+    operations.known_buried = lambda prefix: {name: ref for name, ref in jobs.items() if name.startswith(prefix)}
+    unsearched: Inspector = Unsearched(inspector)  # type: ignore[assignment]
+    finder = Finder(operations, unsearched, Silent())
+    assert finder.find(FIRST).ref == jobs[FIRST]
+    assert finder.find(SECOND[:-1] + "2", glance=True).ref == jobs[SECOND]
+    with pytest.raises(Ambiguous, match="the beginning of 2 deliveries"):
+        finder.find(FIRST[:8], glance=True)
+    # to decide on it, the whole id is needed
+    with pytest.raises(Searched):
+        finder.find(FIRST[:-1])
+    # the job is another one's by now
+    jobs[FIRST] = jobs[SECOND]
+    with pytest.raises(Searched):
+        Finder(operations, unsearched, Silent()).find(FIRST)
+
+
+def test_a_search_that_is_to_be_brief_says_that_it_did_not_look_at_all(
+    operations: Operations, inspector: Inspector, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        put(queue, a_delivery())
+    monkeypatch.setattr("glassq.operations.find.LOOKS", 2)
+    with pytest.raises(NotFound, match=r"the newest 2 of 3 jobs were looked at \(`glassq show` looks at all\)"):
+        Finder(operations, inspector, Ends(2)).find(FIRST)
+    Brief(60.0).advance(1, 1, "")
+    with pytest.raises(TimeoutError):
+        Brief(-1.0).advance(1, 1, "")
+
+
+class Searched(Exception):
+    """The queue was searched."""
+
+
+class Unsearched(Blind):
+    """An inspector that must not search."""
+
+    capabilities = CAPABILITIES
+
+    def find(self, *_: object, **__: object) -> object:
+        raise Searched
+
+
+class Ends(Silent):
+    """A search is over after so many jobs."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def advance(self, done: int, total: int, words: str) -> None:
+        if done == self._number:
+            raise TimeoutError

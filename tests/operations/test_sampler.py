@@ -164,3 +164,30 @@ def record(operations: Operations, state: str, ago: float, count: int) -> None:
         name = f"{state}-{number}"
         ledger.record(Entry(name, "mirror", at, state, 1, at, 0.5, started=at + timedelta(seconds=1)))
     ledger.close()
+
+
+def test_what_a_look_through_the_ledger_tells_is_asked_more_seldom(
+    operations: Operations, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(status, "_states", lambda *_: (asked.append("states"), ({"done": 1}, ""))[1])
+    monkeypatch.setattr("glassq.operations.watcher.EVERY", 0.0)
+    monkeypatch.setattr(module, "SHARE", 1e12)
+    for name in ("STATUS", "QUEUES", "LEDGER"):
+        monkeypatch.setattr(module, name, (0.0, 0.0))
+    monkeypatch.setattr(module, "RECORDED", (3_600.0, 3_600.0))
+    sampler = Sampler(operations)
+    seen = []
+    for _ in range(3):
+        sampler.step(inspector)
+        seen.append(sampler.view().status)
+    assert asked == ["states"]
+    first, *others = seen
+    assert first is not None
+    for other in others:
+        assert other is not None
+        assert other is not first
+        assert (other.states, other.since, other.missing) == ({"done": 1}, first.since, first.missing)
+    sampler._due["recorded"] = 0.0
+    sampler.step(inspector)
+    assert asked == ["states", "states"]

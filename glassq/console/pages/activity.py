@@ -36,7 +36,7 @@ def activity(console: Console, request: PageRequest) -> Answer:
         "note": note,
         "command": console.command(f"activity{named(asked)}"),
     }
-    return Page("activity.html", "Activity", operation.document(found), values)
+    return Page("activity.html", "Activity", lambda: operation.document(found), values)
 
 
 def latest(console: Console, limit: int) -> list[tuple[Activity, str]]:

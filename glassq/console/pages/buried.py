@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # So many are listed one by one.
 LIMIT = 50
+# A look that is longer ago than this is not taken for that of now, in seconds.
+OLD = 15.0
 # A longer id is shortened, in characters.
 _SHORT_ID = 18
 
@@ -102,12 +104,12 @@ def buried(console: Console, request: PageRequest) -> Answer:
         found, view = _listed(console, request, census, wanted)
         values = {"view": view, "chosen": asked, "one_by_one": True}
         command = console.command(f"buried{options(params)}")
-        return Page("buried.html", "Buried, one by one", found.document(), {**values, "command": command})
+        return Page("buried.html", "Buried, one by one", found.document, {**values, "command": command})
     groups = census.grouped(wanted, "reason", wanted.tube or console.operations.tube, request.now)
     view = _view(census, request.now, groups=tuple(_group_row(console, each) for each in groups.groups))
     command = console.command(f"buried --by reason{options(params)}")
     values = {"view": view, "chosen": asked, "one_by_one": False, "command": command}
-    return Page("buried.html", "Buried", groups.document(), values)
+    return Page("buried.html", "Buried", groups.document, values)
 
 
 def group(console: Console, request: PageRequest) -> Answer:
@@ -121,7 +123,7 @@ def group(console: Console, request: PageRequest) -> Answer:
         raise NotFound(_gone(census, id_))
     values = {"group": _group_row(console, found[0]), "view": view}
     command = console.command(f"buried --group {id_}")
-    return Page("group.html", found[0].words, listed.document(), {**values, "command": command})
+    return Page("group.html", found[0].words, listed.document, {**values, "command": command})
 
 
 def _gone(census: CensusView, id_: str) -> str:
@@ -168,8 +170,10 @@ def _view(
 def _looked_words(census: CensusView, now: datetime) -> str:
     if census.looked_at is None:
         return "looking for the first time"
-    ago = span(max(0.0, (now - census.looked_at).total_seconds()))
-    return f"Looked at {census.known:,} of {census.total or 0:,}, {ago} ago"
+    looked = f"Looked at {census.known:,} of {census.total or 0:,}"
+    ago = (now - census.looked_at).total_seconds()
+    # a page that is the same is not sent again
+    return looked if ago < OLD else f"{looked}, {span(ago)} ago"
 
 
 def _group_row(console: Console, found: Group) -> GroupRow:

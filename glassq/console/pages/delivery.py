@@ -15,7 +15,7 @@ from glassq.operations import story as operation
 from glassq.operations.edited_body import body_text, has_mask
 from glassq.operations.find import OPEN, ledger_state
 from glassq.operations.hints import argument
-from glassq.operations.progress import Silent
+from glassq.operations.progress import Brief
 from glassq.operations.story import attempt_words, detail_words, route_words
 from glassq.operations.timeline import timeline
 from glassq.operations.words import attempts, moment, span
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 Facts = tuple[tuple[str, str], ...]
 
+# So long what neither the ledger nor the census knows is looked for in the queue, in seconds.
+WITHIN = 0.25
 # What names the user of a ping, in its body.
 _USER = "userToken"
 # What a form has beside the body, in bytes.
@@ -81,7 +83,7 @@ def delivery(console: Console, request: PageRequest) -> Answer:
         "as_tree": view.tree_possible and request.params.get("body") == "tree",
         "command": console.command(f"show {argument(view.id)}"),
     }
-    return Page("delivery.html", view.id, story.document(), values)
+    return Page("delivery.html", view.id, story.document, values)
 
 
 def body(console: Console, request: PageRequest) -> Answer:
@@ -98,13 +100,13 @@ def edit(console: Console, request: PageRequest) -> Answer:
     if len(quote(text.replace("\n", "\r\n"), safe="")) + _FORM_SPARE > MAX_BODY:
         raise InvalidRequest("body: it is too large for a form: `glassq replay` sends it again as it is")
     values = {"view": view, "text": text, "masks": has_mask(text)}
-    return Page("edit.html", f"Replay an edited copy of {view.id}", story.document(), values)
+    return Page("edit.html", f"Replay an edited copy of {view.id}", story.document, values)
 
 
 def _tell(console: Console, request: PageRequest) -> Story:
     operations = console.operations_for(request.actor)
     with console.lookups.one(request.actor.name), operations.looking() as queue:
-        return operation.tell(operations, queue, request.path["id"], Silent())
+        return operation.tell(operations, queue, request.path["id"], Brief(WITHIN))
 
 
 def view_of(story: Story) -> DeliveryView:

@@ -46,7 +46,10 @@ def overview(console: Console, request: PageRequest) -> Answer:
         "command": console.command("status"),
         **_charts(samples, found, request, hours),
     }
-    document = adapt_hints(status.document(), console.adapt) if status else {"note": samples.trouble}
+
+    def document() -> object:
+        return adapt_hints(status.document(), console.adapt) if status else {"note": samples.trouble}
+
     return Page("overview.html", "Overview", document, values)
 
 
@@ -98,7 +101,7 @@ def queues(console: Console, request: PageRequest) -> Answer:
         "sparks": _sparks(samples, request),
         "command": console.command("queues"),
     }
-    return Page("queues.html", "Queues", _queues_document(console, samples), values)
+    return Page("queues.html", "Queues", lambda: _queues_document(console, samples), values)
 
 
 def _queues_document(console: Console, samples: Samples) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def queue(console: Console, request: PageRequest) -> Answer:
         "facts": _facts(samples, line.counts.name),
         "command": console.command("queues"),
     }
-    return Page("queue.html", line.label, _one_document(console, samples, line.counts.name), values)
+    return Page("queue.html", line.label, lambda: _one_document(console, samples, line.counts.name), values)
 
 
 def _one_document(console: Console, samples: Samples, tube: str) -> dict[str, Any]:

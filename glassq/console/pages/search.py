@@ -46,7 +46,7 @@ def search(console: Console, request: PageRequest) -> Answer:
     }
     title = f"Search: {asked['q']}" if asked["q"] else "Search"
     there = f"/d/{quote(findings.only)}" if findings.only else ""
-    return Page("search.html", title, findings.document(), values, instead=there)
+    return Page("search.html", title, findings.document, values, instead=there)
 
 
 def _longer(within: float) -> float:

@@ -195,8 +195,9 @@ class BeanstalkInspector(SingleCalls):
                 raise reply
         return [not isinstance(reply, QueueError) and reply.state == state for reply in replies]
 
-    def peek(self, ref: str) -> bytes:
-        return self._connection.peek(self._number(ref)).body
+    def peek_all(self, refs: Sequence[str]) -> list[bytes | QueueError]:
+        bodies = self._connection.pipeline([commands.peek(self._number(ref)) for ref in refs])
+        return [body if isinstance(body, QueueError) else body.body for body in bodies]
 
     def insert_all(self, forms: Sequence[NewForm]) -> list[str | QueueError]:
         return FormWriter(self._connection, self._prover).write([FormItem(form) for form in forms])

@@ -142,11 +142,14 @@ class PostgresInspector(SingleCalls):
         found = looking.still(self._session, numbers, state)
         return [number in found for number in numbers]
 
-    def peek(self, ref: str) -> bytes:
-        body = looking.body(self._session, self._number(ref))
-        if body is None:
-            raise JobNotFound(f"there is no job {ref}")
-        return body
+    def peek_all(self, refs: Sequence[str]) -> list[bytes | QueueError]:
+        numbers = [self._number(ref) for ref in refs]
+        try:
+            found = looking.bodies(self._session, numbers)
+        except QueueError as error:
+            return [error] * len(refs)
+        missing = (JobNotFound(f"there is no job {ref}") for ref in refs)
+        return [found.get(number, error) for number, error in zip(numbers, missing, strict=True)]
 
     def insert_all(self, forms: Sequence[NewForm]) -> list[str | QueueError]:
         return self._changer.insert(forms)

@@ -22,7 +22,7 @@ SELECT id, tube, state, body, extract(epoch FROM statement_timestamp() - put_at)
 FROM glassq_jobs
 """
 _BY_ID = f"{_COLUMNS} WHERE id = ANY(%(ids)s) ORDER BY id DESC"
-_BODY = "SELECT body FROM glassq_jobs WHERE id = %(id)s"
+_BODIES = "SELECT id, body FROM glassq_jobs WHERE id = ANY(%(ids)s)"
 _IN_STATE = {
     "ready": "state = 0 AND due <= statement_timestamp()",
     "delayed": "state = 0 AND due > statement_timestamp()",
@@ -53,9 +53,9 @@ def still(session: PostgresSession, ids: Sequence[int], state: State) -> frozens
     return frozenset(number for (number,) in session.rows(statement, {"ids": list(ids)}))
 
 
-def body(session: PostgresSession, number: int) -> bytes | None:
-    """A job's body; None if there is no such job."""
-    return next((found for (found,) in session.rows(_BODY, {"id": number})), None)
+def bodies(session: PostgresSession, ids: Sequence[int]) -> dict[int, bytes]:
+    """The bodies of those of these jobs that are there."""
+    return dict(session.rows(_BODIES, {"ids": list(ids)}))
 
 
 def newest(session: PostgresSession) -> int:

@@ -166,9 +166,6 @@ class SqsInspector(AwsInspector[list[SqsQueue]]):
             for ref, error in zip(refs, missing, strict=True)
         ]
 
-    def peek(self, ref: str) -> bytes:
-        return self.get(ref).body
-
     def insert_all(self, forms: Sequence[NewForm]) -> list[str | QueueError]:
         return self._changer.insert(forms)
 

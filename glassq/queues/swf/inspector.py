@@ -162,9 +162,6 @@ class SwfInspector(AwsInspector[CountedDomain]):
     def history(self, key: str) -> list[Happened]:
         return told(self._client, key, self.left)
 
-    def peek(self, ref: str) -> bytes:
-        return self.get(ref).body
-
     def insert_all(self, forms: Sequence[NewForm]) -> list[str | QueueError]:
         return self._changer.insert(forms)
 

@@ -116,6 +116,8 @@ def test_a_job_tells_its_times_and_its_story(roles: Roles, engine: Engine) -> No
     assert 0 <= job.age < 60
     assert job.ready_for is None or 0 <= job.ready_for <= job.age + 1
     assert roles.inspector.peek(ref) == b"ping"
+    [there, gone] = roles.inspector.peek_all([ref, "nothing"])
+    assert (there, type(gone)) == (b"ping", JobNotFound)
     delayed = roles.lie("delayed", delay=100)
     assert 98 <= delayed.time_left <= 100
     assert delayed.ready_for is None
