@@ -11,6 +11,7 @@ import re
 from collections import Counter, deque
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from glassq.causes import fold, reason
 from glassq.errors import LedgerError, NotNotified
@@ -49,11 +50,13 @@ class Alerter:
         now: Callable[[], datetime],
         paused: Callable[[], Mapping[str, str]] = dict,
         told: datetime | None = None,
+        console: str = "",
     ) -> None:
         """`read` returns the deliveries that were buried since a time. It raises LedgerError, and `send` NotNotified.
 
         `at_most` is how many messages a minute may have. `paused` returns the routes that have paused themselves, and
-        why. `told` is that of the Alerter before this one; None: what was buried before now is an old story.
+        why. `told` is that of the Alerter before this one; None: what was buried before now is an old story. `console`
+        is the web console's URL ("": none is known).
         """
         self._read = read
         self._send = send
@@ -61,6 +64,7 @@ class Alerter:
         self._host = host
         self._now = now
         self._paused = paused
+        self._console = console.rstrip("/")
         self._told_paused: frozenset[str] = frozenset()
         #: until when all that was buried has been told; for the next Alerter, after a reload
         self.told = told or now() - RESOLUTION
@@ -82,7 +86,7 @@ class Alerter:
             if (self._waiting or paused.keys() - self._told_paused) and self._may_send(now):
                 # a failure counts as well: whoever is in trouble is not asked more often
                 self._sent.append(now)
-                self._send(document(self._waiting, paused, self._host))
+                self._send(document(self._waiting, paused, self._host, self._console))
                 self.told = max((self.told, *(entry.updated for entry in self._waiting)))
                 self._waiting.clear()
                 self._told_paused = frozenset(paused)
@@ -109,24 +113,35 @@ class Alerter:
         return len(self._sent) < self._at_most or (now - self._sent[0]).total_seconds() >= MINUTE
 
 
-def document(entries: Sequence[Entry], paused: Mapping[str, str], host: str) -> dict[str, Any]:
+def document(entries: Sequence[Entry], paused: Mapping[str, str], host: str, console: str = "") -> dict[str, Any]:
     """The message about these deliveries, in the order in which they were buried, and the routes that are `paused`.
 
+    With the console's URL it has that of each group, and of all; it leads there as long as the delivery is buried.
     `text` says all of it in words, as chat programs with incoming webhooks want it (Slack, Mattermost).
     """
     found = [((entry.source, fold(reason(entry.reason))), entry.delivery) for entry in entries]
     latest = dict(found)
     named = Counter(cause for cause, _ in found).most_common(MAX_CAUSES)
     listed = [
-        {"source": source, "cause": cause, "count": count, "delivery": latest[source, cause]}
+        {
+            "source": source,
+            "cause": cause,
+            "count": count,
+            "delivery": latest[source, cause],
+            "console": _group(console, latest[source, cause]),
+        }
         for (source, cause), count in named
     ]
     others = len(entries) - sum(count for _, count in named)
-    told = [f"{count} of {source}: {cause} (last: {latest[source, cause]})" for (source, cause), count in named]
+    told = [
+        f"{count} of {source}: {cause} (last: {_group(console, latest[source, cause]) or latest[source, cause]})"
+        for (source, cause), count in named
+    ]
     if others:
         told.append(f"{others} of other causes")
     told += [f"route {route} has paused itself: {why}" for route, why in paused.items()]
     words = [_as_said(each) for each in told]
+    where = f"{console}/buried" if console else "`glassq buried --by reason`"
     number = "1 delivery was" if len(entries) == 1 else f"{len(entries)} deliveries were"
     return {
         "event": "buried" if entries else "paused",
@@ -138,10 +153,14 @@ def document(entries: Sequence[Entry], paused: Mapping[str, str], host: str) -> 
         "others": others,
         "paused_routes": [{"route": route, "why": why} for route, why in paused.items()],
         "look": "glassq buried --by reason",
-        "text": "\n".join(
-            [f"glassq on {host}: {number} buried; `glassq buried --by reason` shows them"] * bool(entries) + words
-        ),
+        "console": f"{console}/buried" if console else "",
+        "text": "\n".join([f"glassq on {host}: {number} buried; {where} shows them"] * bool(entries) + words),
     }
+
+
+def _group(console: str, delivery: str) -> str:
+    """The console's URL that leads to the group of a delivery; "" without a console."""
+    return f"{console}/d/{quote(delivery, safe='')}/group" if console else ""
 
 
 def _as_said(words: str) -> str:

@@ -21,6 +21,7 @@ import psycopg
 from glassq.dev.postgres_programs import reachable, require_programs, server_user
 from glassq.errors import StackError
 from glassq.values import QueueUrl
+from tests import left_running
 from tests.ports import free_port
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class PostgresServer:
                 cwd=self.directory,
                 **runs_as(),
             )
+        left_running.guard(self._process.pid)
         wait(self._answers, f"PostgreSQL does not answer: {self.log}")
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:

@@ -240,6 +240,7 @@ def test_a_picture_needs_nothing_of_elsewhere_and_shows_nothing_of_this_machine(
     assert {element.tag for element in picture.iter()}.isdisjoint({f"{_SVG}script", f"{_SVG}image"})
     assert re.search(rb"href=|@import|url\((?!#)", data) is None
     assert re.search(rb"/(tmp|home|root|work|usr)/", data) is None
+    assert re.search(rb"code=\w", data) is None
     pages = "".join(page.read_text("utf-8") for page in PAGES if page.suffix == ".md")
     assert f"{file.name})" in pages
 

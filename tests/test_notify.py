@@ -184,6 +184,20 @@ def test_the_message_counts_by_cause_and_says_it_in_words() -> None:
     assert "3 of shop: no such order" in message["text"]
 
 
+def test_with_a_console_the_message_leads_to_each_group() -> None:
+    entries = [buried("0199-1", "no such order 1"), buried("0199-x", "ValueError: bad date", source="crm")]
+    message = document(entries, {}, "host-1", "https://ops.example/glassq")
+    assert message["console"] == "https://ops.example/glassq/buried"
+    assert [cause["console"] for cause in message["causes"]] == [
+        "https://ops.example/glassq/d/0199-1/group",
+        "https://ops.example/glassq/d/0199-x/group",
+    ]
+    first, *others = message["text"].splitlines()
+    assert first == "glassq on host-1: 2 deliveries were buried; https://ops.example/glassq/buried shows them"
+    assert "(last: https://ops.example/glassq/d/0199-1/group)" in others[0]
+    assert "console" not in document(entries, {}, "h")["text"]
+
+
 def test_what_strangers_wrote_is_nothing_but_words_in_a_chat() -> None:
     evil = "<!channel> see <http://evil.test|your invoice> & @here, @Everyone\n1 of other: fine \x1b[2J \u202e"
     evil += " password: hunter2x"

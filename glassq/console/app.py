@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from glassq.console.console import Console
-    from glassq.console.request import Answer
+    from glassq.console.request import Answer, FormFields
     from glassq.console.routes import PageRoute
 
 log = logger("glassq.console")
@@ -82,6 +82,7 @@ class PageResource:
             if actor is None:
                 _ask_who(self._console, req, resp)
                 return
+            _check_params(route, req.context.params)
             request = PageRequest(
                 params=req.context.params,
                 path=path,
@@ -107,6 +108,14 @@ def _never_twin_a_post(req: falcon.Request) -> None:
         raise falcon.HTTPNotFound
 
 
+def _check_params(route: PageRoute, params: FormFields) -> None:
+    """A name that is mistyped must not show all, where a part was asked for. Raises Refused."""
+    for name in params if route.method == "GET" else ():
+        if name not in route.params:
+            there = f"this page has {', '.join(route.params)}" if route.params else "this page has none"
+            raise refused(400, f"there is no parameter {name} here: {there}")
+
+
 def _admitted(console: Console, route: PageRoute, req: falcon.Request) -> Actor | None:
     """Who asks, if that one has the route's role; None where it is not known yet. Raises Refused.
 
@@ -114,7 +123,7 @@ def _admitted(console: Console, route: PageRoute, req: falcon.Request) -> Actor 
     """
     actor = _actor(console, req)
     if route.role is Role.NOBODY:
-        return actor or req.context.visitor or Actor("", Role.NOBODY, "loopback")
+        return actor or req.context.visitor or Actor("", Role.NOBODY, "link")
     if actor is None:
         return None
     if actor.role < route.role:
@@ -263,7 +272,7 @@ class _ErrorAnswers:
         actor = _actor(self._console, req) or visitor
         asked = f"{req.method} {req.path}" + (f" from {req.remote_addr}" if visitor is None else "")
         did = SIGN_IN if req.path == LOGIN else REFUSED
-        self._console.trail.refused(actor.identity if actor else "", asked, told.words, did)
+        self._console.trail.refused(actor, asked, told.words, did)
 
     def operation(self, req: falcon.Request, resp: falcon.Response, error: GlassqError, _params: object) -> None:
         """What was asked for cannot be done, or the queue cannot be asked."""

@@ -15,9 +15,11 @@ from glassq.console.guard import TWIN
 from glassq.console.keys import open_key, state_directory
 from glassq.console.limits import Places, Tries
 from glassq.console.links import Links
-from glassq.console.notes import Notes, Pausers
+from glassq.console.notes import Notes
+from glassq.console.pauses import Pausers, pauses
 from glassq.console.plans import Plans
-from glassq.console.render import Frame, Pause, Renderer
+from glassq.console.render import Frame, Renderer
+from glassq.console.roles import VIA
 from glassq.console.runs import Runs
 from glassq.console.sessions import Sessions
 from glassq.console.trail import Trail
@@ -28,14 +30,12 @@ from glassq.operations.find import MAX_CANDIDATES
 from glassq.operations.hints import adapt
 from glassq.operations.sampler import Sampler
 from glassq.operations.verdict import verdict
-from glassq.operations.words import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from glassq.console.roles import Actor
     from glassq.ledger.activity import Activity
-    from glassq.operations.sampler import Samples
     from glassq.operations.verdict import SystemVerdict
     from glassq.settings import Settings
 
@@ -45,12 +45,10 @@ LOGINS, LOGIN_PAUSE = 5, 30.0
 SEARCHES, LOOKUPS = 2, 4
 # And so many may make pages, so many of them for one person: whatever is slow, a button finds a thread.
 PAGES, PAGES_EACH = 6, 4
-# Pauses that end within so many seconds are one.
-TOGETHER = 30.0
 # The actor of what the console does by itself.
 ITSELF = "glassq-console"
-# From where it is done, as the trail says it.
-VIA = "console"
+# Who is refused and has no name.
+NOBODY = "somebody"
 
 
 class Console:
@@ -88,7 +86,7 @@ class Console:
         self.renderer = Renderer(self.assets, self.base, self.adapt)
         self.operations = self._operations(ITSELF)
         self.census = Census(self.operations)
-        self.trail = Trail(self._operations)
+        self.trail = Trail(self._operations_of)
         self.doctor = Doctor(self.operations)
         self.sampler = Sampler(self.operations, turned=self.doctor.look)
         self.notes = Notes(self.operations)
@@ -108,17 +106,22 @@ class Console:
 
     def verdict(self) -> SystemVerdict | None:
         """The most urgent of what is wrong; None before anybody has looked."""
-        return verdict(self.census.snapshot(), self.sampler.view(), self.doctor.view(), self.clock())
+        watched = (("the queue", self.sampler), ("what lies buried", self.census), ("the checks", self.doctor))
+        ended = [what for what, watcher in watched if watcher.has_ended]
+        return verdict(self.census.snapshot(), self.sampler.view(), self.doctor.view(), self.clock(), ended)
 
     def operations_for(self, actor: Actor) -> Operations:
         """What this actor does on the installation."""
-        return self._operations(actor.identity)
+        return self._operations(actor.identity, actor.via)
 
-    def _operations(self, name: str) -> Operations:
+    def _operations_of(self, actor: Actor | None) -> Operations:
+        return self._operations(NOBODY) if actor is None else self.operations_for(actor)
+
+    def _operations(self, name: str, via: str = VIA) -> Operations:
         return Operations(
             self.settings,
             actor=name,
-            via=VIA,
+            via=via,
             confined=self._confined,
             clock=self.clock,
             known_buried=self._known_buried,
@@ -172,17 +175,3 @@ class Console:
 
     def _unix(self) -> float:
         return self.clock().timestamp()
-
-
-def pauses(samples: Samples, pausers: Pausers) -> tuple[Pause, ...]:
-    """What is paused, and by whom: tube by tube, or all of it at once where all ends together."""
-    paused = samples.paused
-    lengths = [tube.paused_for for tube in paused]
-    if len(paused) > 1 and len(paused) == len(samples.tubes) and max(lengths) - min(lengths) < TOGETHER:
-        return (_pause("", min(lengths), pausers),)
-    return tuple(_pause(tube.name, tube.paused_for, pausers) for tube in paused)
-
-
-def _pause(tube: str, seconds: int, pausers: Pausers) -> Pause:
-    by = pausers.of(tube)
-    return Pause(tube, until(seconds), by.actor, by.at) if by else Pause(tube, until(seconds))

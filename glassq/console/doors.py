@@ -4,7 +4,7 @@
 |----------|----------------------------------------------------------------------------------------------|
 | socket   | the user at the other end of the unix socket, as the kernel says: by `ssh -L` the login name |
 | proxy    | that user is [console] proxy_user, and names who has signed in there, in proxy_header        |
-| loopback | nobody can tell: who has a link that the console printed to its starter                      |
+| link     | nobody can tell, on loopback: who has a link that the console printed to its starter         |
 
 A name that a proxy says is never taken for a user of this machine: it is a role only as [console] proxy_viewers and
 proxy_operators say.
@@ -62,7 +62,7 @@ class Doors:
         """Who acts in a session, at this door now; None where the session is another one's, or of another door."""
         if visitor is None:
             # only the key's owner makes such a session, and may do with the CLI what an operator does here
-            return Actor(session.name, Role.OPERATOR, "loopback") if session.door == "loopback" else None
+            return Actor(session.name, Role.OPERATOR, "link") if session.door == "link" else None
         ours = session.door == visitor.door and session.name == visitor.name
         return visitor if ours else None
 

@@ -5,15 +5,32 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from glassq.errors import InvalidRequest
 from glassq.operations.filters import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from glassq.operations.filters import Filter
 
 # The fields of the forms, and the conditions that they stand for.
-_CONDITIONS = {"source": "source", "tube": "tube", "older": "older-than", "words": "words", "cause": "cause"}
+_CONDITIONS = {
+    "source": "source",
+    "tube": "tube",
+    "newer": "newer-than",
+    "older": "older-than",
+    "words": "words",
+    "cause": "cause",
+}
+
+
+def one_of(params: Mapping[str, str], name: str, known: Sequence[str]) -> str:
+    """The value of this parameter; the first that is known where it is not given. Raises InvalidRequest."""
+    value = params.get(name, "").strip() or known[0]
+    if value not in known:
+        shown = [each for each in known if each]
+        raise InvalidRequest(f"{name} {value}: expected {', '.join(shown[:-1])} or {shown[-1]}")
+    return value
 
 
 def conditions(fields: Mapping[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What operators have told whoever is on call next: notes on groups, and who has paused what."""
+"""What operators have told whoever is on call next: notes on groups."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 # So long they are not asked for again, in seconds.
 _FRESH = 5.0
-# Of the pauses, so many of the latest are looked through.
-_MOST_PAUSES = 50
 
 
 class Notes:
@@ -38,32 +36,6 @@ class Notes:
                     self._notes = {}
                 self._until = time.monotonic() + _FRESH
             return self._notes.get(cause)
-
-    def forget(self) -> None:
-        """There is a new one."""
-        with self._lock:
-            self._until = 0.0
-
-
-class Pausers:
-    """Who has paused a tube, and when. Any thread may use it."""
-
-    def __init__(self, operations: Operations) -> None:
-        self._operations = operations
-        self._lock = threading.Lock()
-        self._pauses: list[Activity] = []
-        self._until = 0.0
-
-    def of(self, tube: str) -> Activity | None:
-        """The newest pause of this tube, or of all ("": of all); None where the ledger knows of none, or is away."""
-        with self._lock:
-            if time.monotonic() > self._until:
-                try:
-                    self._pauses = activity.newest(self._operations, did="pause", limit=_MOST_PAUSES)
-                except (LedgerError, SettingsError):
-                    self._pauses = []
-                self._until = time.monotonic() + _FRESH
-            return next((each for each in self._pauses if not each.filter or tube in each.filter.split()), None)
 
     def forget(self) -> None:
         """There is a new one."""

@@ -39,8 +39,12 @@ if TYPE_CHECKING:
 
 # What may be planned, in words.
 VERBS = {"kick": "Kick", "archive": "Archive", "move": "Move", "bury": "Put aside", "replay": "Replay"}
+# How a plan may be carried out: first one, then ten, then the rest; or all of it at once.
+PACES = ("canary", "all")
 # Ids of one form. The rate that a command shows, until another one is chosen.
 MOST_IDS, RATE = 500, "20/s"
+# What a form has beside what it chooses.
+_NOT_AGAIN = frozenset({"try", "pace", "body"})
 # Of the ids in a command that is shown, at most so many.
 _SHOWN_IDS = 20
 
@@ -78,6 +82,7 @@ class Planner:
         """Raises NotFound for what is no kind of plan, and what the operation raises."""
         if kind not in VERBS:
             raise NotFound(f"there is no plan of {kind}")
+        check_pace(self._form)
         if not self._ids and not self._filter and self._form.get("all") != "1" and kind != "bury":
             # a form of which nothing is chosen must not mean everything
             raise InvalidRequest("nothing is chosen: choose some with their boxes first, or a group, or a filter")
@@ -199,6 +204,7 @@ class Planner:
             kind=kind,
             title=self._title(kind, len(chosen), target),
             maker=self._operations.actor,
+            via=self._operations.via,
             made=self._operations.clock(),
             chosen=len(chosen),
             work=work,
@@ -209,8 +215,10 @@ class Planner:
             tubes=tubes,
             commands=self._commands(kind, target),
             cause=self._filter.cause or "",
-            filter_=", ".join(self._ids[:_SHOWN_IDS] or conditions(self._form)) or "all",
+            filter_=", ".join((*conditions(self._form), *self._ids[:_SHOWN_IDS])) or "all",
             target=target,
+            fields=tuple(pair for pair in self._form.pairs if pair[0] not in _NOT_AGAIN),
+            pace=check_pace(self._form),
         )
 
     def _note_pauses(self, queue: Inspector, tubes: Sequence[str]) -> None:
@@ -245,6 +253,14 @@ class Planner:
         if kind != "kick":
             return {"all": base}
         return {"canary": f"{base} --canary --rate {RATE}", "all": f"{base} --rate {RATE}"}
+
+
+def check_pace(form: FormFields, otherwise: str = "canary") -> str:
+    """The pace that a form names; PACES has them. Raises InvalidRequest."""
+    named = form.get("pace", otherwise)
+    if named not in PACES:
+        raise InvalidRequest(f"pace {named}: expected {' or '.join(PACES)}")
+    return named
 
 
 def newer_than(plan: ActionPlan, view: CensusView, now: datetime) -> int | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
+from glassq.console.roles import VIA
 from glassq.errors import NotFound
 from glassq.operations.pace import Pace
 from glassq.operations.progress import Progress
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from glassq.console.roles import Actor
     from glassq.operations import Operations
     from glassq.operations.bulk import Chosen
     from glassq.operations.census_table import CensusEntry
@@ -49,17 +51,19 @@ Work = Callable[["Operations", "Inspector", RunFollower, Pace], Report]
 class ActionPlan:
     """A plan. `kind` is "kick", "archive", "move", "bury", "replay", "copy" or "restore"; `title` says it in words.
 
-    `chosen` is how many, `sample` a few of them; `left_out` has reasons and counts. `commands` are those that do the
-    same, by the pace. `cause` is the group that it was made for, and `filter_` how it was chosen in words. `newer` is
-    how many came since that fit as well, None where nobody knows: those that fit `wanted`, and that the census saw
-    after `mark`. `jobs` are what is chosen. `run` is the run that carried it out, "" before. `diff` and `digests` are
-    those of an edited copy.
+    `maker` is who made it, and `via` by which door. `chosen` is how many, `sample` a few of them; `left_out` has
+    reasons and counts. `commands` are those that do the same, by the pace; `pace` is the one that is proposed. `cause`
+    is the group that it was made for, and `filter_` how it was chosen in words. `fields` are those of the form that it
+    was made of, but for a trial of one: they plan the same again. `newer` is how many came since that fit as well, None
+    where nobody knows: those that fit `wanted`, and that the census saw after `mark`. `jobs` are what is chosen. `run`
+    is the run that carried it out, "" before. `diff` and `digests` are those of an edited copy.
     """
 
     id: str
     kind: str
     title: str
     maker: str
+    via: str = VIA
     made: datetime
     chosen: int
     work: Work = field(repr=False)
@@ -78,6 +82,8 @@ class ActionPlan:
     diff: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
     run: str = ""
+    fields: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    pace: str = "canary"
 
     @property
     def until(self) -> datetime:
@@ -86,7 +92,20 @@ class ActionPlan:
 
     def document(self) -> dict[str, Any]:
         """The plan for JSON."""
-        names = ("id", "kind", "title", "maker", "made", "until", "chosen", "tubes", "commands", "cause", "target")
+        names = (
+            "id",
+            "kind",
+            "title",
+            "maker",
+            "via",
+            "made",
+            "until",
+            "chosen",
+            "tubes",
+            "commands",
+            "cause",
+            "target",
+        )
         told = {name: getattr(self, name) for name in (*names, "newer", "notes", "diff", "digests", "run")}
         sample = [{"job": each.ref, "delivery": each.delivery, "tube": each.tube} for each in self.sample]
         return {**told, "left_out": dict(self.left_out), "sample": sample}
@@ -114,20 +133,20 @@ class Plans:
         """Keeps a new one; what is too old or too much goes."""
         with self._lock:
             self._plans[plan.id] = plan
-            self._forget(plan.maker)
+            self._forget(plan)
 
-    def get(self, id_: str, maker: str) -> ActionPlan:
-        """The plan of this maker. Raises NotFound, also where it is another one's."""
+    def get(self, id_: str, actor: Actor) -> ActionPlan:
+        """The plan that this actor made at the same door. Raises NotFound, also where it is another one's."""
         with self._lock:
             plan = self._plans.get(id_)
-            if plan is None or plan.maker != maker or plan.until < self._clock():
+            if plan is None or (plan.maker, plan.via) != (actor.identity, actor.via) or plan.until < self._clock():
                 minutes = LIFE // timedelta(minutes=1)
                 raise NotFound(f"no such plan of yours: a plan is kept for {minutes} minutes, make it anew")
             return plan
 
-    def begin(self, id_: str, maker: str, begin: Callable[[ActionPlan], str]) -> str:
+    def begin(self, id_: str, actor: Actor, begin: Callable[[ActionPlan], str]) -> str:
         """The id of the run that carries it out: `begin` begins that, once. Raises NotFound."""
-        plan = self.get(id_, maker)
+        plan = self.get(id_, actor)
         with self._lock:
             plan = self._plans.get(id_, plan)
             if not plan.run:
@@ -136,10 +155,10 @@ class Plans:
                 self._plans[id_] = replace(plan, work=_over, jobs=())
             return plan.run
 
-    def _forget(self, maker: str) -> None:
+    def _forget(self, newest: ActionPlan) -> None:
         now = self._clock()
         alive = {id_: plan for id_, plan in self._plans.items() if plan.until >= now}
-        ours = [id_ for id_, plan in alive.items() if plan.maker == maker]
+        ours = [id_ for id_, plan in alive.items() if (plan.maker, plan.via) == (newest.maker, newest.via)]
         for id_ in ours[:-MOST]:
             del alive[id_]
         left = sum(map(_held, alive.values()))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import jinja2
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from glassq.console.assets import Assets
+    from glassq.console.pauses import Pause
     from glassq.console.roles import Actor
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -35,16 +37,6 @@ NAV = (
     ("/activity", "Activity", "a"),
     ("/health", "Health", "h"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """A tube that is paused ("": all of them): `words` say for how long. `who` and `since` where that is known."""
-
-    tube: str
-    words: str
-    who: str = ""
-    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +88,8 @@ class Renderer:
             auto_reload=False,
         )
         self._env.filters.update(ago=_ago, moment=_moment, clock=_clock, day=_day, precise=_precise)
-        self._env.filters.update(count=_count, span=_span, rate=_rate, adapt=adapt)
+        # jinja leaves the slash, which is in names of tubes
+        self._env.filters.update(count=_count, span=_span, rate=_rate, adapt=adapt, urlencode=_quoted)
         self._env.globals.update(command=lambda words: adapt(f"`glassq {words}`").strip("`"))
         self._env.globals.update(static=lambda name: f"{base}{assets.path(name)}", url=lambda path: f"{base}{path}")
 
@@ -119,6 +112,11 @@ def shown(value: Any) -> Any:
     parts = _LINES.split(value)
     written = "".join(each if each in ("\n", "\t") else escape(each) for each in parts)
     return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode(), written)
+
+
+def _quoted(value: object) -> str:
+    """The value as one part of a path, or as a value of a query; it may hold what UTF-8 cannot."""
+    return quote(str(value), safe="", errors="replace")
 
 
 @jinja2.pass_context

@@ -16,12 +16,13 @@ class FormFields(dict[str, str]):
     """The fields of a form or a query. Of a name that stands there several times, the last one counts, or `all`."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
-        self._pairs = tuple(pairs)
-        super().__init__(self._pairs)
+        #: all of them, in their order
+        self.pairs = tuple(pairs)
+        super().__init__(self.pairs)
 
     def all(self, name: str) -> tuple[str, ...]:
         """All values of this name, in their order."""
-        return tuple(value for each, value in self._pairs if each == name)
+        return tuple(value for each, value in self.pairs if each == name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ import enum
 from dataclasses import dataclass
 from typing import Literal
 
-Door = Literal["socket", "proxy", "loopback"]
+Door = Literal["socket", "proxy", "link"]
+# From where it is done, as the trail says it; what comes by a door has that behind it.
+VIA = "console"
 
 
 class Role(enum.IntEnum):
@@ -36,6 +38,16 @@ class Actor:
         return f"{self.name} (proxy)" if self.door == "proxy" else self.name
 
     @property
+    def via(self) -> str:
+        """From where this one acts, as plans and the trail say it."""
+        return f"{VIA}/{self.door}"
+
+    @property
     def may_act(self) -> bool:
         """Whether buttons that change something are drawn."""
         return self.role >= Role.OPERATOR
+
+
+def is_console(via: str) -> bool:
+    """Whether an activity was done in the console, by whatever door, or by the console itself."""
+    return via == VIA or via.startswith(f"{VIA}/")

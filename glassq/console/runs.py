@@ -5,39 +5,38 @@ It goes on when the browser is closed, and ends between two deliveries when some
 
 from __future__ import annotations
 
-import re
 import shlex
 import threading
 import time
-from collections import Counter
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from glassq.console.alone import SharedState
-from glassq.console.plans import ActionPlan, new_id, reasons
+from glassq.console.execution import Execution
+from glassq.console.plans import ActionPlan, new_id
+from glassq.console.roles import is_console
+from glassq.console.run import Run, recorded
 from glassq.console.slots import RunSlots
-from glassq.console.troubles import problem_of
-from glassq.errors import Conflict, GlassqError, LedgerError, NotFound, SettingsError, Stopped
+from glassq.errors import Conflict, LedgerError, NotFound, SettingsError
 from glassq.log import fields, logger
 from glassq.operations import activity as activities
-from glassq.operations import archive, restore
+from glassq.operations import restore
 from glassq.operations.activity import CameTo
 from glassq.operations.pace import AT_ONCE
 from glassq.operations.progress import Silent
-from glassq.operations.result import Did, Report
+from glassq.operations.result import Did
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from contextlib import AbstractContextManager
-    from datetime import datetime
 
     from glassq.console.plans import RunFollower, Work
     from glassq.console.roles import Actor
-    from glassq.ledger.activity import Activity
+    from glassq.console.run_progress import RunProgress
     from glassq.operations import Operations
     from glassq.operations.pace import Pace
+    from glassq.operations.result import Report
     from glassq.queues.base import Inspector
 
 log = logger("glassq.console")
@@ -48,143 +47,8 @@ AT_A_TIME = 2
 MOST_AT_ONCE = 50
 # Of those that are over, so many are kept; the ledger has the others.
 MOST_KEPT = 200
-# How often the ledger is told how far a run is, in seconds; and how long a stop of the console waits for runs.
-TOLD_EVERY, PATIENCE = 2.0, 15.0
-# So many steps and reasons are told.
-MOST_STEPS = 100
-# What an archive's report says of the way back.
-_FILE = re.compile(r"`glassq restore ([^`]+)`")
-OUTCOMES = "outcomes so far"
-
-
-@dataclass(slots=True)
-class Run:
-    """A run, as it is now. Its thread writes it, others read.
-
-    `state` is "waiting", "running", "done", "stopped", "failed" or "interrupted" (the console ended). `done` of `total`
-    were dealt with, `doing` says what is done right now. `steps` are what happened, `sums` counts what came of the
-    deliveries, `outcomes` what their work came to, `failed` says what failed again. `file` holds what was archived, and
-    `undo` is the run that puts it back, or was to.
-    """
-
-    id: str
-    kind: str
-    title: str
-    actor: str
-    began: datetime
-    total: int
-    command: str = ""
-    plan: ActionPlan | None = None
-    ended: datetime | None = None
-    state: str = "waiting"
-    done: int = 0
-    doing: str = ""
-    steps: tuple[tuple[datetime, str], ...] = ()
-    sums: dict[str, int] = field(default_factory=dict)
-    left_out: tuple[tuple[str, int], ...] = ()
-    failed: tuple[str, ...] = ()
-    outcomes: dict[str, int] = field(default_factory=dict)
-    error: str = ""
-    todo: str = ""
-    file: str = ""
-    undo: Run | None = None
-
-    @property
-    def can_stop(self) -> bool:
-        """Whether it goes on."""
-        return self.ended is None
-
-    @property
-    def can_undo(self) -> bool:
-        """Whether what it archived can be put back."""
-        undone = self.undo is not None and (self.undo.can_stop or self.undo.is_whole)
-        return bool(self.file and self.ended and not undone)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it did all that it was to do, or found it done."""
-        return self.state == "done" and not self.sums.get(Did.NOTHING)
-
-    @property
-    def undone_by(self) -> str:
-        """The id of its undo; "" where there is none."""
-        return self.undo.id if self.undo else ""
-
-    def document(self) -> dict[str, Any]:
-        """The run for JSON."""
-        names = [name for name in self.__dataclass_fields__ if name not in ("plan", "steps", "left_out", "undo")]
-        told = {name: getattr(self, name) for name in (*names, "undone_by")}
-        steps = [{"at": at, "words": words} for at, words in self.steps]
-        return {**told, "left_out": dict(self.left_out), "steps": steps}
-
-
-class RunProgress:
-    """The Progress of a run: numbers that pages show, and a flag that ends it."""
-
-    def __init__(self, run: Run, slots: RunSlots, clock: Callable[[], datetime], told: Callable[[], None]) -> None:
-        """`told` is called now and then, once the numbers have changed."""
-        self._run = run
-        self._slots = slots
-        self._clock = clock
-        self._told = told
-        self._next = time.monotonic() + TOLD_EVERY
-        self._followed = 0
-        self.stopping = threading.Event()
-
-    def advance(self, done: int, total: int, words: str) -> None:
-        """Raises Stopped."""
-        run = self._run
-        if words == archive.WRITING:
-            run.doing = f"{words}: {done} of {total}"
-        elif words == OUTCOMES:
-            # others may work meanwhile
-            self._slots.give(run.id)
-            if not self._followed:
-                self.note(f"{total} kicked: waiting for what comes of {'it' if total == 1 else 'them'}")
-            self._followed = total
-            run.doing = f"waiting for outcomes, {done} of {total} are here"
-        else:
-            self.begin()
-            if self._followed:
-                went = "1 went well" if self._followed == 1 else f"{self._followed} went well"
-                self.note(f"{went}: the next ones follow")
-                self._followed = 0
-            run.done, run.doing = done, words
-        if time.monotonic() > self._next:
-            self._told()
-            self._next = time.monotonic() + TOLD_EVERY
-        self.wait(0)
-
-    def begin(self) -> None:
-        """Returns once the run may work. Raises Stopped."""
-        run = self._run
-
-        def waits(words: str) -> None:
-            run.doing = words
-
-        self._slots.take(run.id, f'"{run.title}" by {run.actor}', self, waits)
-
-    def archived_in(self, file: Path) -> None:
-        """The file is the run's, and the ledger knows it before anything leaves the queue."""
-        self._run.file = str(file)
-        self._told()
-
-    def wait(self, seconds: float) -> None:
-        """Raises Stopped."""
-        if self.stopping.wait(max(0.0, seconds)):
-            raise Stopped
-
-    def defer_signals(self) -> AbstractContextManager[None]:
-        """Signals end no thread."""
-        return nullcontext()
-
-    def warn(self, words: str) -> None:
-        """A step."""
-        self.note(words)
-
-    def note(self, words: str) -> None:
-        """A step."""
-        self._run.steps = (*self._run.steps, (self._clock(), words))[-MOST_STEPS:]
+# How long a stop of the console waits for runs, in seconds.
+PATIENCE = 15.0
 
 
 class Runs:
@@ -232,7 +96,7 @@ class Runs:
         unended = activities.newest(self._itself, state="running")
         written = self._itself.activities(Silent())
         for each in unended:
-            if each.via == "console" and each.run.startswith(self._instance) and each.run not in self._runs:
+            if is_console(each.via) and each.run.startswith(self._instance) and each.run not in self._runs:
                 log.warning("a run was interrupted %s", fields(run=each.run, actor=each.actor, did=each.did))
                 words = f"the console ended; until then {each.done} of {each.chosen}"
                 # the note before says the way back
@@ -255,17 +119,17 @@ class Runs:
         """Begins to carry out a plan; the run's id. Raises Conflict while the console ends."""
         operations = self._operations_for(actor)
         id_ = f"{self._instance}{new_id()}"
-        run = Run(id_, plan.kind, plan.title, actor.identity, operations.clock(), plan.chosen, command)
-        run.plan = replace(plan, work=_done, jobs=())
-        carrying = _Carrying(run, plan, operations, pace, self._slots, self._is_closing)
+        run = Run(id_, plan.kind, plan.title, actor.identity, operations.via, operations.clock(), plan.chosen, command)
+        run.plan, run.cause, run.fields = replace(plan, work=_done, jobs=()), plan.cause, plan.fields
+        execution = Execution(run, plan, operations, pace, self._slots, self._is_closing)
         with self._lock:
             if self._closing:
                 raise Conflict("the console is about to end")
             if len(self._stops) >= MOST_AT_ONCE:
                 raise Conflict(f"{MOST_AT_ONCE} runs go on or wait already: look at them first (`glassq activity`)")
             self._forget()
-            self._runs[id_], self._stops[id_] = run, carrying.progress
-            thread = threading.Thread(target=self._carry, args=(carrying,), name=f"run {id_}", daemon=True)
+            self._runs[id_], self._stops[id_] = run, execution.progress
+            thread = threading.Thread(target=self._carry, args=(execution,), name=f"run {id_}", daemon=True)
             self._threads = [*(each for each in self._threads if each.is_alive()), thread]
             thread.start()
         return id_
@@ -293,7 +157,7 @@ class Runs:
             told = ledger.activities(run=id_)
         if not told:
             raise NotFound("there was no such run, or the ledger has forgotten it")
-        return _from_ledger(told[-1])
+        return recorded(told[-1])
 
     def _recorded_undo(self, run: Run) -> Run | None:
         """The run before this process that put back what the run archived, or was to; the newest."""
@@ -302,7 +166,7 @@ class Runs:
         undoing = f"glassq {_restore(run.file)}"
         with self._itself.ledger() as ledger:
             told = ledger.activities(did="restore", since=run.began)
-        return next((_from_ledger(each) for each in told if each.run and each.command == undoing), None)
+        return next((recorded(each) for each in told if each.run and each.command == undoing), None)
 
     def stop(self, id_: str, actor: Actor) -> None:
         """Ends it between two deliveries; does nothing to one that is over. Raises NotFound and Conflict."""
@@ -312,6 +176,7 @@ class Runs:
             raise Conflict("another process of the console carries it out, or nobody knows: it cannot be stopped here")
         if run.ended is None and progress is not None and not progress.stopping.is_set():
             progress.note(f"{actor.identity} stops it")
+            run.stopped_by = f"{actor.identity} ({actor.via})"
             progress.stopping.set()
 
     def undo(self, id_: str, actor: Actor) -> str:
@@ -334,20 +199,21 @@ class Runs:
             kind="restore",
             title=f"Put {count} back, buried as they were",
             maker=actor.identity,
+            via=actor.via,
             made=self._itself.clock(),
             chosen=count,
             work=restoring(Path(run.file)),
-            cause=run.plan.cause if run.plan else "",
+            cause=run.cause,
         )
         return self.begin(plan, actor, command=_restore(run.file))
 
-    def _carry(self, carrying: _Carrying) -> None:
+    def _carry(self, execution: Execution) -> None:
         try:
-            carrying.carry_out()
+            execution.carry_out()
         finally:
             with self._lock:
-                self._stops.pop(carrying.run.id, None)
-            self._left(job.ref for job in carrying.plan.jobs)
+                self._stops.pop(execution.run.id, None)
+            self._left(job.ref for job in execution.plan.jobs)
 
     def _is_closing(self) -> bool:
         return self._closing
@@ -357,73 +223,6 @@ class Runs:
         for id_ in over[:-MOST_KEPT]:
             del self._runs[id_]
             self._undos.pop(id_, None)
-
-
-class _Carrying:
-    """What one thread does."""
-
-    def __init__(
-        self,
-        run: Run,
-        plan: ActionPlan,
-        operations: Operations,
-        pace: Pace,
-        slots: RunSlots,
-        closing: Callable[[], bool],
-    ) -> None:
-        self.run, self.plan = run, plan
-        self._operations, self._pace, self._slots, self._closing = operations, pace, slots, closing
-        self.progress = RunProgress(run, slots, operations.clock, self._tell)
-        self._written = operations.activities(self.progress)
-        self._activity = ""
-
-    def carry_out(self) -> None:
-        run = self.run
-        about = {"command": f"glassq {run.command}" if run.command else "", "filter_": self.plan.filter_}
-        self._activity = self._written.begin(run.kind, chosen=run.total, run=run.id, **about)
-        report = self._report()
-        came_to = CameTo.of_report(report, run.total)
-        if came_to.state == "stopped" and self._closing():
-            came_to = replace(came_to, state="interrupted")
-        self._show(report, came_to)
-        self._written.end(self._activity, came_to)
-        run.ended, run.state = self._operations.clock(), came_to.state
-
-    def _report(self) -> Report:
-        """What came of it. It raises nothing."""
-        run = self.run
-        try:
-            self.progress.begin()
-            run.state, run.doing = "running", ""
-            with self._operations.queue() as queue:
-                return self.plan.work(self._operations, queue, self.progress, self._pace)
-        except GlassqError as error:
-            return Report(error=error)
-        except Exception as error:
-            log.error("bug in a run of glassq-console %s", fields(run=run.id), exc_info=error)
-            return Report(error=GlassqError("this is a bug of ours: the log of glassq-console has it"))
-        finally:
-            self._slots.give(run.id)
-
-    def _tell(self) -> None:
-        file = self.run.file
-        self._written.update(
-            self._activity, CameTo(done=self.run.done, note=archive.way_back(Path(file)) if file else None)
-        )
-
-    def _show(self, report: Report, came_to: CameTo) -> None:
-        run = self.run
-        general = [result for result in report.results if result.general]
-        run.failed = tuple(result.why for result in general if result.id == "--canary")
-        for words in (*report.words, *(f"{each.id}: {each.why}" for each in general if each.id != "--canary")):
-            self.progress.note(words)
-        run.sums, run.outcomes, run.doing = report.sums(), dict(report.outcomes), ""
-        run.left_out = reasons(each for each in report.results if each.did in (Did.NOTHING, Did.LEFT_OUT))
-        run.done = max(run.done, came_to.done or 0)
-        run.file = str(getattr(report, "file", None) or run.file)
-        if report.error is not None and not isinstance(report.error, Stopped):
-            problem = problem_of(report.error)
-            run.error, run.todo = problem.words, problem.todo
 
 
 def restoring(file: Path) -> Work:
@@ -445,27 +244,3 @@ def _restore(file: str) -> str:
 def _done(_operations: Operations, _queue: Inspector, _progress: RunFollower, _pace: Pace) -> Report:
     """What is kept of a run's plan is for people."""
     raise NotFound("this plan was carried out")
-
-
-def _from_ledger(told: Activity) -> Run:
-    """A run of an earlier process, as far as the ledger knows it."""
-    run = Run(told.run, told.did, f"{told.did.capitalize()} {told.chosen}", told.actor, told.at, told.chosen)
-    run.command = told.command.removeprefix("glassq ")
-    run.ended, run.state, run.done = told.ended, told.state, told.done
-    if run.ended is None:
-        run.doing = "by what the ledger knows: another process of the console carries it out"
-    run.steps = ((told.ended or told.at, told.note),) if told.note else ()
-    run.sums = dict(Counter({"done": told.done, Did.NOTHING.value: told.failed}))
-    run.file = _file_in(told.note) if told.did == "archive" else ""
-    return run
-
-
-def _file_in(note: str) -> str:
-    """The file whose way back a note says; "" where it says none."""
-    found = _FILE.search(note)
-    if found is None:
-        return ""
-    try:
-        return next(iter(shlex.split(found[1])), "")
-    except ValueError:
-        return found[1]

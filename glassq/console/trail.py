@@ -16,31 +16,32 @@ from glassq.operations.progress import Silent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from glassq.console.roles import Actor
     from glassq.operations import Operations
 
 # So many at once, and then one a minute: of each who signs in, and of all that are refused together.
 AT_ONCE, PER_SECOND = 30.0, 1 / 60
-# Who is refused and has no name.
-_NOBODY = "somebody"
 
 
 class Trail:
     """Any thread may use it."""
 
-    def __init__(self, operations: Callable[[str], Operations], tick: Callable[[], float] = time.monotonic) -> None:
-        """`operations` are those of the actor with this name; `tick` is a clock, in seconds."""
+    def __init__(
+        self, operations: Callable[[Actor | None], Operations], tick: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`operations` are those of this actor (None: nobody knows who); `tick` is a clock, in seconds."""
         self._operations = operations
         self._rate = RequestRate(PER_SECOND, AT_ONCE, tick)
 
-    def signed_in(self, who: str, role: str, door: str) -> None:
-        """This one has come in by this door."""
-        if not self._rate.admit(f"in {who}"):
-            self._record(who, SIGN_IN, CameTo(note=f"{role}, {door}"))
+    def signed_in(self, who: Actor) -> None:
+        """This one has come in by its door."""
+        if not self._rate.admit(f"in {who.door} {who.name}"):
+            self._record(who, SIGN_IN, CameTo(note=who.role.words))
 
-    def refused(self, who: str, asked: str, why: str, did: str = REFUSED) -> None:
-        """This one ("": nobody knows who) asked for something, and may not have it."""
+    def refused(self, who: Actor | None, asked: str, why: str, did: str = REFUSED) -> None:
+        """This one (None: nobody knows who) asked for something, and may not have it."""
         if not self._rate.admit(REFUSED):
-            self._record(who or _NOBODY, did, CameTo("failed", note=f"{asked}: {why}"))
+            self._record(who, did, CameTo("failed", note=f"{asked}: {why}"))
 
-    def _record(self, who: str, did: str, came_to: CameTo) -> None:
+    def _record(self, who: Actor | None, did: str, came_to: CameTo) -> None:
         self._operations(who).activities(Silent()).record(did, came_to)

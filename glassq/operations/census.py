@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from glassq.operations import Operations
     from glassq.operations.census_table import CensusEntry
-    from glassq.queues.base import Inspector, Job
+    from glassq.queues.base import Inspector, Job, TubeCounts
 
 log = logger("glassq.operations")
 
@@ -49,6 +49,8 @@ WALK_EVERY, SHOW_EVERY = 60.0, 2.0
 STALE = 30.0
 # So many jobs are asked at once.
 BATCH = 500
+# So many of the known ones are asked at each look, in turn.
+TURN = 200
 # The ledger is written a moment late, and by clocks that differ.
 LATE = timedelta(minutes=2)
 MAX_NEWS = 20_000
@@ -71,6 +73,9 @@ class Census(QueueWatcher):
         self._beyond: Counter[str] = Counter()
         self._suspects = array("I")
         self._left: list[str] = []
+        # the row above those that are asked next, in turn; and how many jobs came and went, by tube
+        self._turn = 0
+        self._moves: dict[str, tuple[int | None, int | None]] = {}
         self._mark = self._short = ""
         self._asked = operations.clock()
         # when the last walk began, and when the next may; when groups were made
@@ -92,12 +97,15 @@ class Census(QueueWatcher):
     def step(self, queue: Inspector) -> None:
         """Looks once. Raises QueueError, Unsupported where the engine does not list what is buried, and Stopped."""
         require_lists(queue, BURIED)
-        counts = self._counts(queue)
+        ours = self._ours(queue)
+        counts, moved = _buried(ours), self._moved(ours)
         if self._walked is None:
             self._walk(queue, FIRST_SHARE)
             counts = self._counts(queue)
         deadline = time.monotonic() + WORK
         self._drop_left(queue)
+        if moved and not self._metered and not self._wrong(counts):
+            self._drop_in_turn(queue)
         if self._missing(counts):
             self._add_recorded(queue, deadline)
         if self._missing(counts):
@@ -119,9 +127,15 @@ class Census(QueueWatcher):
     # -- what the counts say -------------------------------------------------------------------------------------------
 
     def _counts(self, queue: Inspector) -> dict[str, int]:
-        main = self._operations.tube
-        found = queue.counts(states=BURIED)
-        return {counts.name: counts.buried for counts in found if counts.buried and is_ours(main, counts.name)}
+        return _buried(self._ours(queue))
+
+    def _ours(self, queue: Inspector) -> list[TubeCounts]:
+        return [counts for counts in queue.counts(states=BURIED) if is_ours(self._operations.tube, counts.name)]
+
+    def _moved(self, tubes: Iterable[TubeCounts]) -> bool:
+        """Whether any job came or went since the last look; where the engine does not count them, perhaps."""
+        before, self._moves = self._moves, {tube.name: (tube.total, tube.deleted) for tube in tubes}
+        return before != self._moves or any(total is None for total, _ in self._moves.values())
 
     def _missing(self, counts: dict[str, int]) -> bool:
         """Whether more are buried in a tube than are known of it."""
@@ -205,6 +219,15 @@ class Census(QueueWatcher):
         rows = list(self._table.rows_of(refs).values())
         for done in range(0, len(rows), BATCH):
             self._drop(queue, rows[done : done + BATCH])
+
+    def _drop_in_turn(self, queue: Inspector) -> None:
+        """Asks some of the known ones, newest first, and the next ones at the next look.
+
+        One that went just when another one came changes no count: only so the other one is missed, and looked for.
+        """
+        end = self._turn if self._table.begin < self._turn <= len(self._table) else len(self._table)
+        self._turn = max(self._table.begin, end - TURN)
+        self._drop(queue, [row for row in range(self._turn, end) if self._table.is_there(row)])
 
     def _drop_gone(self, queue: Inspector, counts: dict[str, int], deadline: float) -> None:
         """Asks the known ones of tubes that hold fewer, newest first, until the counts add up or the time is over."""
@@ -328,3 +351,7 @@ class Census(QueueWatcher):
         if self._beyond and (total := sum(counts.values())) > self._limit:
             return f"these are the newest {self._limit} of {total}: no more can be kept in memory"
         return self._short
+
+
+def _buried(tubes: Iterable[TubeCounts]) -> dict[str, int]:
+    return {tube.name: tube.buried for tube in tubes if tube.buried}

@@ -72,6 +72,11 @@ class Doctor:
         if self._thread.is_alive():
             self._thread.join(2.0)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its thread has ended though nobody closed it: nobody looks any more."""
+        return self._thread.ident is not None and not self._thread.is_alive() and not self._stopping.is_set()
+
     def view(self) -> Examination:
         """What is urgent. Whoever asks, watches."""
         if self._attention.pay():

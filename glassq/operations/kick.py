@@ -114,6 +114,7 @@ def _went_well(
     told = Outcomes()
     tracker.wait(kicked, pace.patience, progress, told)
     report.outcomes.update(told.counts())
+    report.failed += told.failed
     if told.well:
         words = f"canary: {told.words()} after {span(told.seconds)}"
         report.words.append(words)
@@ -142,6 +143,7 @@ def _follow(report: Report, tracker: OutcomeTracker, kicked: Mapping[str, str], 
         report.error = error
         more = ", when you stopped following: they are worked all the same"
     report.outcomes.update(told.counts())
+    report.failed += told.failed
     if told.failed:
         report.results.append(remark("--follow", f"{len(told.failed)} failed again{told.failures()}"))
     if told.unknown and report.error is None:

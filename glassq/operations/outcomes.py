@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from glassq.causes import reason
 from glassq.errors import JobNotFound, LedgerError, SearchIncomplete, SettingsError
 from glassq.operations.find import found_in, our_tubes, sees_all
+from glassq.operations.result import FailedAgain
 from glassq.queues.base import ALL_STATES
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Outcomes:
     """
 
     good: Counter[str] = field(default_factory=Counter)
-    failed: list[str] = field(default_factory=list)
+    failed: list[FailedAgain] = field(default_factory=list)
     unknown: int = 0
     seconds: float = 0.0
 
@@ -86,7 +87,7 @@ class OutcomeTracker:
             for ref, (what, why) in known.items():
                 told.unknown -= 1
                 if why:
-                    told.failed.append(f"{self._names[ref] or f'job {ref}'}: {why}")
+                    told.failed.append(FailedAgain(self._names[ref], ref, why))
                 else:
                     told.good[what] += 1
             waiting = [ref for ref in waiting if ref not in known]

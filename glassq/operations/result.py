@@ -55,11 +55,29 @@ class Result:
         return {name: value for name, value in fields.items() if name not in ("planned", "general")}
 
 
+@dataclass(frozen=True, slots=True)
+class FailedAgain:
+    """A delivery that was kicked and failed again: its id ("" where that is not known), its job's reference, why."""
+
+    delivery: str
+    job: str
+    why: str
+
+    @property
+    def key(self) -> str:
+        """What finds it."""
+        return self.delivery or self.job
+
+    def __str__(self) -> str:
+        return f"{self.delivery or f'job {self.job}'}: {self.why}"
+
+
 @dataclass(slots=True)
 class Report:
     """What an operation came to. `words` are lines about the whole.
 
-    `outcomes` are what deliveries that were kicked came to, as far as it was waited for.
+    `outcomes` are what deliveries that were kicked came to, as far as it was waited for, and `failed` those that failed
+    again.
 
     `error` is what ended it early, if anything did: whoever carries it out shows the results first, then the error.
     """
@@ -67,6 +85,7 @@ class Report:
     results: list[Result] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
+    failed: list[FailedAgain] = field(default_factory=list)
     error: GlassqError | None = None
 
     def count(self, did: Did) -> int:

@@ -57,9 +57,9 @@ class Samples:
     """What is known of the system.
 
     `at` is when the queue was looked at last, `since` when the first look was (None: never yet); `trouble` says why
-    nobody can look now. `tubes` are ours, those of keys summed. `status` and `queues` may be some seconds older (None:
-    nobody has looked yet). `minutes` are the ledger's, oldest first; `waited` and `worked` are of the last TIMED.
-    `note` says why the ledger tells nothing.
+    nobody can look now. `tubes` are ours, those of keys summed. `status`, of `status_at`, and `queues` may be some
+    seconds older (None: nobody has looked yet). `minutes` are the ledger's, oldest first; `waited` and `worked` are of
+    the last TIMED. `note` says why the ledger tells nothing.
     """
 
     at: datetime | None = None
@@ -69,6 +69,7 @@ class Samples:
     all: Curve = field(default_factory=Curve)
     curves: Mapping[str, Curve] = field(default_factory=dict)
     status: SystemStatus | None = None
+    status_at: datetime | None = None
     queues: QueuesView | None = None
     minutes: tuple[Minute, ...] = ()
     waited: Percentiles = NONE
@@ -153,9 +154,9 @@ class Sampler(QueueWatcher):
         return began + max(rest, rhythm[0 if self._attention.is_paid else 1] - watcher.EVERY / 2)
 
     def _look_at_status(self, queue: Inspector) -> None:
-        began = time.monotonic()
+        began, at = time.monotonic(), self._operations.clock()
         before = self._view.status if began < self._due["recorded"] else None
-        self._change(status=status.snapshot(self._operations, queue, Stoppable(self._stopping), before))
+        self._change(status=status.snapshot(self._operations, queue, Stoppable(self._stopping), before), status_at=at)
         if before is None:
             self._due["recorded"] = self._next(began, RECORDED)
 

@@ -1,7 +1,8 @@
 """Finds deliveries by whatever an operator knows: an id or its beginning, a job, a task's name, a user, words.
 
-It looks where it is quick first, and stops at a stated time. It always says what it looked at. Words are looked for in
-what people may see: a secret that is masked is not found by its letters.
+Without words it lists what is of a state, source or tube. It looks where it is quick first, and stops at a stated time.
+It always says what it looked at. Words are looked for in what people may see: a secret that is masked is not found by
+its letters.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from glassq.operations.find import Found
     from glassq.operations.groups import Group
     from glassq.operations.progress import Progress
-    from glassq.queues.base import Inspector
+    from glassq.queues.base import Inspector, State
 
 # For how long it looks, in seconds, and for how much longer when somebody goes on; of what time, if none is given.
 WITHIN, GO_ON, MAX_WITHIN = 2.0, 5, 50.0
@@ -41,12 +42,17 @@ SINCE = timedelta(hours=24)
 MAX_HITS = 100
 # A shorter text is in nearly everything.
 MIN_WORDS = 2
+# What waits, or is worked: the ledger has another word for it, or none.
+_UNTRIED = frozenset({"ready", "delayed", "reserved"})
 _ID = re.compile(r"[0-9a-fA-F-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is looked for. `state`, `source` and `tube` narrow it ("": any); the times are those of the last outcome."""
+    """What is looked for: `text` ("": all that is narrowed to). `state`, `source` and `tube` narrow it ("": any).
+
+    The times are those of the last outcome.
+    """
 
     text: str
     since: datetime
@@ -55,6 +61,16 @@ class Wanted:
     source: str = ""
     tube: str = ""
     within: float = WITHIN
+
+    @property
+    def states(self) -> frozenset[State]:
+        """The states of jobs in which it may be: none of those that the ledger alone knows, such as "done"."""
+        return frozenset(state for state in ALL_STATES if self.state in ("", state))
+
+    @property
+    def in_ledger(self) -> bool:
+        """Whether the ledger may know it: what waits for its first attempt it does not."""
+        return self.state not in _UNTRIED
 
     def fits(self, state: str, source: str, tube: str) -> bool:
         """Whether a delivery is of the kind that is wanted."""
@@ -113,15 +129,18 @@ def search(
     """Looks for it, for `wanted.within` seconds at most. Raises Stopped; what cannot be looked at is told."""
     findings, deadline = Findings(), time.monotonic() + wanted.within
     text = wanted.text.strip()
-    _by_name(operations, queue, census, text, wanted, findings)
-    if findings.only or len(text) < MIN_WORDS:
-        return findings
-    findings.groups = [group for group in census.groups if has_words(group.words, text)]
-    if census.groups:
-        findings.looked.append(f"causes of what is buried: all {len(census.groups)}")
+    if text:
+        _by_name(operations, queue, census, text, wanted, findings)
+        if findings.only or len(text) < MIN_WORDS:
+            return findings
+        findings.groups = [group for group in census.groups if has_words(group.words, text)]
+        if census.groups:
+            findings.looked.append(f"causes of what is buried: all {len(census.groups)}")
     # what is done is in the ledger alone; what has never been tried in the queue alone
-    _in_ledger(operations, wanted, text, findings, deadline - wanted.within / 2, progress)
-    _in_queue(operations, queue, wanted, text, findings, deadline, progress)
+    if wanted.in_ledger:
+        _in_ledger(operations, wanted, text, findings, deadline - wanted.within / 2, progress)
+    if wanted.states:
+        _in_queue(operations, queue, wanted, text, findings, deadline, progress)
     return findings
 
 
@@ -200,7 +219,12 @@ def _in_ledger(
 
 
 def _words_in_content(content: Content, text: str) -> tuple[str, str] | None:
-    """Where the words are, and the masked text around them; None where they are not."""
+    """Where the words are, and the masked text around them; None where they are not.
+
+    Without words: what is said of it.
+    """
+    if not text:
+        return "", reason(content.reason or content.result)[:MAX_LINE]
     labels = json.loads(content.labels) if content.labels else {}
     return _words_in(text, content.reason, content.result, labels, content.body)
 
@@ -232,14 +256,14 @@ def _in_queue(
     prefix = _prefix(text)
     try:
         tubes = [wanted.tube] if wanted.tube and is_ours(operations.tube, wanted.tube) else our_tubes(operations, queue)
-        total = sum(counts.jobs for counts in queue.counts(tubes))
-        for found in _jobs(operations, queue, tubes, deadline, progress):
+        total = sum(getattr(counts, state) for counts in queue.counts(tubes) for state in wanted.states)
+        for found in _jobs(operations, queue, wanted.states, tubes, deadline, progress):
             looked += 1
             over = time.monotonic() > deadline or findings.full
             if over:
                 break
             if wanted.fits(found.job.state, found.source, found.tube) and found.delivery is not None:
-                place = _words_in(text, found.reason, "", dict(found.labels), found.delivery.body)
+                place = _words_in_job(found, text)
                 if prefix and found.name.startswith(prefix):
                     place = "id", found.reason if found.is_buried else ""
                 if place is not None:
@@ -257,8 +281,21 @@ def _in_queue(
     findings.looked.append(f"queue: {seen}{unseen}")
 
 
+def _words_in_job(found: Found, text: str) -> tuple[str, str] | None:
+    """The same of a job."""
+    if not text:
+        return "", found.reason
+    body = found.delivery.body if found.delivery else b""
+    return _words_in(text, found.reason, "", dict(found.labels), body)
+
+
 def _jobs(
-    operations: Operations, queue: Inspector, tubes: list[str], deadline: float, progress: Progress
+    operations: Operations,
+    queue: Inspector,
+    states: frozenset[State],
+    tubes: list[str],
+    deadline: float,
+    progress: Progress,
 ) -> Iterator[Found]:
     """The jobs of these tubes. Raises TimeoutError between two of them, as a search may look at many others."""
 
@@ -267,7 +304,7 @@ def _jobs(
         if time.monotonic() > deadline:
             raise TimeoutError
 
-    for job in queue.find(ALL_STATES & queue.capabilities.lists, tubes, progress=advance):
+    for job in queue.find(states & queue.capabilities.lists, tubes, progress=advance):
         yield found_in(operations, job)
 
 

@@ -70,6 +70,11 @@ class QueueWatcher(ABC):
         if self._thread.is_alive():
             self._thread.join(2.0)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its thread has ended though nobody closed it: nobody looks any more."""
+        return self._thread.ident is not None and not self._thread.is_alive() and not self._stopping.is_set()
+
     def look(self) -> None:
         """Looks at once, for who has just changed something; returns within LOOK, whether it is done or not."""
         if not self._thread.is_alive():

@@ -65,6 +65,7 @@ def work(settings: Settings, parent: int) -> int:
         lambda: datetime.now(UTC),
         lambda: _paused(directory),
         told=read_told(directory),
+        console=str(settings.console.url or ""),
     )
     noted = None
 

@@ -120,9 +120,10 @@ class Change(msgspec.Struct, frozen=True):
 class TubeCounts(msgspec.Struct, frozen=True):
     """The number of jobs of a tube in each state, and of consumers that wait for one; all 0 if there is no such tube.
 
-    `paused_for` is the time until the tube goes on, in seconds; 0 if it is not paused. `total` and `deleted` are how
-    many jobs were put and deleted since the server started, or the tube began: their growth is what comes and goes. A
-    delivery that is tried again is another job. None: the engine does not count them.
+    `paused_for` is the time until the tube goes on, in seconds; 0 if it is not paused. `pause` is the length of that
+    pause in all (None: the engine knows its end alone). `total` and `deleted` are how many jobs were put and deleted
+    since the server started, or the tube began: their growth is what comes and goes. A delivery that is tried again is
+    another job. None: the engine does not count them.
     """
 
     name: str
@@ -134,6 +135,7 @@ class TubeCounts(msgspec.Struct, frozen=True):
     paused_for: int = 0
     total: int | None = None
     deleted: int | None = None
+    pause: int | None = None
 
     @property
     def jobs(self) -> int:

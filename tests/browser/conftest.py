@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 RULES = "MAP *.test 127.0.0.1"
 # Of anything that is waited for, in milliseconds: on a loaded machine a page takes its time.
 PATIENCE = 30_000
+# Between two looks at a page, in milliseconds: a session may ask 20 times a second.
+BETWEEN = 100
 PHONE, DESK = {"width": 390, "height": 800}, {"width": 1_440, "height": 900}
 
 
@@ -65,6 +68,19 @@ class Tab:
         """Waits until these words stand there."""
         self.page.locator(selector).get_by_text(words).first.wait_for()
 
+    def sees_soon(self, words: str, selector: str = "main") -> None:
+        """The same of what is live, without waiting for the page to ask by itself."""
+        place = self.page.locator(selector).get_by_text(words).first
+        deadline = time.monotonic() + PATIENCE / 1_000
+        while not place.is_visible():
+            assert time.monotonic() < deadline, f"{words!r} is not in {self.words(selector)!r}"
+            self.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+            self.page.wait_for_timeout(BETWEEN)
+
+    def has_focus(self, words: str) -> None:
+        """Waits until what says this has the focus: the browser gives it a moment after the page is there."""
+        self.page.wait_for_function("words => document.activeElement?.innerText === words", arg=words)
+
     def focused(self) -> str:
         """The words of what has the focus."""
         text: str = self.page.evaluate("document.activeElement.innerText || document.activeElement.value || ''")
@@ -102,7 +118,7 @@ def signed_in(browser: Browser, house: House) -> Any:
     context = browser.new_context()
     tab = Tab(context.new_page(), house.url)
     tab.page.goto(house.link())
-    assert tab.focused() == "Sign in as anna (operator)"
+    tab.has_focus("Sign in as anna (operator)")
     tab.press("Enter")
     tab.at("/$")
     state = context.storage_state()

@@ -89,15 +89,17 @@ _LINK = re.compile(r"http://localhost:\d+/login\?code=\S+")
 class House:
     """The installation, in a directory of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **worker: object) -> None:
         self.dir = directory
         self.port = free_port()
         self._cookie = ""
         self._asked = 0.0
+        self._found = ""
+        self._tubes = {"glassq"}
         # room for a line of 64 KiB
         self._server = Beanstalkd(directory, options=("-z", "131072"))
         self._queue = self._server.queue()
-        self._pool = PoolRun(directory, self._server, self._queue, max_attempts=1)
+        self._pool = PoolRun(directory, self._server, self._queue, max_attempts=1, **worker)
         self._console: Process | None = None
         self._intake: Process | None = None
 
@@ -132,10 +134,16 @@ class House:
         for name in GROUPS:
             self.bury(name)
         self._pool.start()
-        command = [*program("glassq-console"), "--config", str(self._pool.config), "--foreground", str(self.port)]
-        self._console = Process(command, self.dir / "console.log")
+        self._start_console()
         self._pool.ready()
         self._start_intake(bind)
+        self._wait_for_console()
+
+    def _start_console(self) -> None:
+        command = [*program("glassq-console"), "--config", str(self._pool.config), "--foreground", str(self.port)]
+        self._console = Process(command, self.dir / "console.log")
+
+    def _wait_for_console(self) -> None:
         wait_for(lambda: _LINK.search(self.console_log()), "the console to print its link")
         self.wait_counted()
 
@@ -160,6 +168,10 @@ class House:
                 process.end()
         self._pool.__exit__(None, None, None)
         self._queue.close()
+        self._server.stop()
+
+    def stop_queue(self) -> None:
+        """The queue's server ends."""
         self._server.stop()
 
     def console_log(self) -> str:
@@ -190,7 +202,18 @@ class House:
             id_ = self.bury_ping(name, json.dumps(ping).encode(), message, at - timedelta(seconds=number))
         return id_
 
-    def bury_ping(self, name: str, body: bytes, message: str, at: datetime, **fields: object) -> str:
+    def found(self) -> str:
+        """The id of a delivery that has all by which one can be found."""
+        if not self._found:
+            body = json.dumps({"userToken": "user_of_the_night", "itemId": "i-1"}).encode()
+            message, at = "lost at the night's harbour", datetime.now(UTC) - timedelta(hours=40)
+            self._found = self.bury_ping("found", body, message, at, labels={"task": "task-of-the-night"})
+            self.wait_listed(self._found)
+        return self._found
+
+    def bury_ping(
+        self, name: str, body: bytes, message: str, at: datetime, *, tube: str = "glassq", **fields: object
+    ) -> str:
         """Buries one delivery, which failed twice, the last time at `at`; returns its id."""
         made = envelope.new("mirror", body, {"collection": "timeline", "operation": "INSERT"})
         evidence = tuple(
@@ -209,8 +232,9 @@ class House:
         )
         known = {"received": at - timedelta(minutes=1), "attempt": 2, "failures": 2, "evidence": evidence}
         buried = msgspec.structs.replace(made, buried=f"{message} (gave up after 2 attempts)", **{**known, **fields})
+        self._tubes.add(tube)
         # not ready: the pool would take it
-        job = self._queue.put(envelope.encode(buried), delay=3600)
+        job = self._queue.put(envelope.encode(buried), delay=3600, tube=tube)
         self._queue.reserve_job(job)
         self._queue.bury(job)
         return buried.id
@@ -285,4 +309,4 @@ class House:
 
     def buried(self) -> int:
         """How many are buried, by the queue."""
-        return self._queue.stats_tube("glassq").buried
+        return sum(self._queue.stats_tube(tube).buried for tube in self._tubes)

@@ -37,6 +37,9 @@ HOSTILE = {
     "one-word": "Mozilla/5.0" + "_of-a-name-without-a-blank" * 12,
     "long": "A" * 65_536,
 }
+# What beanstalkd takes as the name of a tube of ours, and a source that no settings name.
+TUBE = "glassq.push.a/../b;c$d_(e)+f"
+ODD = ("script", "attribute", "right-to-left")
 # of a text on a page: what cannot be seen, or turns around what can be
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 COUNTED = """() => ({
@@ -70,8 +73,14 @@ def hostile(house: House) -> dict[str, str]:
             1, "bury", short, short, at, 1.0, short, f"Traceback\n{text[:1_500]}", "", short, {short: {short: short}}
         )
         labels = {"collection": short, short[:100]: short, "task": short}
-        fields = {"labels": labels, "content_type": short, "headers": {"x-y": short}, "evidence": (evidence,)}
-        made[name] = house.bury_ping(name, body, short, at, **fields)
+        fields = {
+            "labels": labels,
+            "content_type": short,
+            "headers": {"user-agent": short, short[:200]: short},
+            "evidence": (evidence,),
+        }
+        more: dict[str, object] = {"source": short, "tube": TUBE} if name in ODD else {}
+        made[name] = house.bury_ping(name, body, short, at, **fields, **more)
     house.wait_listed(made["long"])
     _record(house)
     return made
@@ -117,7 +126,7 @@ def test_hostile_text_stays_text(name: str, hostile: dict[str, str], open_tab, h
     id_ = hostile[name]
     cause = house.cause_of(id_)
     words = quote(HOSTILE[name][:180], safe="", errors="replace")
-    lists = [f"/buried?words={words}", f"/buried/{cause}"]
+    lists = [f"/buried?words={words}", f"/buried/{cause}", f"/search?q={words}&since=1h"]
     for path in (f"/d/{id_}", f"/d/{id_}?body=tree", *lists):
         tab.go(path)
         _assert_harmless(tab)
@@ -140,14 +149,50 @@ def _assert_harmless(tab: Tab) -> None:
     assert "7006652" not in seen["text"], tab.page.url
 
 
-def test_a_hostile_error_page_and_search_stay_text(open_tab, hostile: dict[str, str]) -> None:
+@pytest.mark.parametrize("path", ["/live", "/activity", "/", "/buried?group=0", "/buried"])
+def test_lists_of_what_strangers_and_colleagues_wrote_stay_text(path: str, hostile: dict[str, str], tab: Tab) -> None:
+    tab.go(path)
+    _assert_harmless(tab)
+    assert "owned" in tab.words() or path == "/", "nothing hostile is shown"
+
+
+def test_a_tube_of_an_odd_name_has_its_page_and_stays_one_part_of_a_path(hostile: dict[str, str], tab: Tab) -> None:
+    tab.go("/")
+    tab.page.locator(f'[data-key="{TUBE}"] [data-open]').click()
+    tab.at(f"/queues/{re.escape(quote(TUBE, safe=''))}$")
+    tab.sees(TUBE.removeprefix("glassq.push."), "h1")
+    _assert_harmless(tab)
+    tab.go(f"/buried?group=0&tube={quote(TUBE)}")
+    assert tab.page.locator("[data-row]").count() == len(ODD)
+
+
+@pytest.mark.parametrize("name", ["script", "attribute", "svg", "base", "template"])
+def test_what_a_link_asks_for_is_echoed_as_text(name: str, open_tab, hostile: dict[str, str]) -> None:
     tab = open_tab(quiet=False)
-    for name in ("script", "attribute", "svg", "template"):
-        for path in (
-            f"/d/{quote(HOSTILE[name], safe='')}",
-            f"/buried/{quote(HOSTILE[name], safe='')}",
-            f"/search?q={quote(HOSTILE[name])}",
-        ):
+    text = quote(HOSTILE[name], safe="")
+    # where there is no such page, or what is asked for cannot be
+    paths = [f"/{place}{text}" for place in ("", "d/", "buried/", "runs/", "plans/", "queues/", "sources/")]
+    paths += [f"/{page}={text}" for page in ("search?state", "activity?since", "buried?page", "?hours", "buried?older")]
+    paths += [f"/buried?{text}=1", f"/login?code={text}&next={text}"]
+    for path in paths:
+        assert tab.go(path).status in (200, 400, 404), path
+        _assert_harmless(tab)
+    # and where it is what is looked for
+    asked = ("search?q", "search?tube", "activity?who", "activity?did", "live?tube", "live?source", "buried?source")
+    for path in asked:
+        assert tab.go(f"/{path}={text}").status == 200, path
+        _assert_harmless(tab)
+
+
+def test_a_hostile_note_stays_text(hostile: dict[str, str], tab: Tab, house: House) -> None:
+    cause = house.cause_of(hostile["svg"])
+    for name in ("script", "attribute", "svg"):
+        tab.go(f"/buried/{cause}")
+        tab.page.get_by_label("note for the next").fill(HOSTILE[name])
+        tab.press("Enter")
+        tab.sees("noted by anna")
+        _assert_harmless(tab)
+        for path in ("/buried", "/activity"):
             tab.go(path)
             _assert_harmless(tab)
 

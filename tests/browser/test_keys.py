@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.browser.conftest import PHONE, refreshed
 from tests.conftest import wait_for
 
@@ -20,12 +22,29 @@ def test_from_the_overview_to_a_running_canary_it_is_two_keys(tab: Tab, house: H
     tab.sees("new since", "#verdict")
     tab.press("t")
     tab.at("/plans/")
-    assert tab.focused() == "Carry out"
+    tab.has_focus("Carry out")
     tab.press("Enter")
     tab.at("/runs/")
     assert tab.keys == 2
     tab.sees("1 of 1")
     tab.sees("done", "main .head")
+    # the command that does the same stood under the plan, and stands in the trail
+    command = tab.words("#command")
+    assert command.endswith("--follow")
+    tab.go("/activity")
+    tab.sees(command.partition(" kick ")[2], "[data-row] code")
+
+
+def test_buried_opens_as_groups_the_young_one_first_and_its_first_button_tries_one(tab: Tab, house: House) -> None:
+    tab.go("/buried")
+    first = tab.page.locator("main [data-row]").first
+    assert "target" in first.locator(".error").inner_text()
+    assert "NEW" in first.inner_text()
+    assert first.get_by_role("button").first.inner_text().startswith("Try one")
+    groups = house.json("/buried.json")["groups"]
+    assert tab.page.locator("main [data-row]").count() == len(groups) < house.buried()
+    counts = [group["count"] for group in groups if not group["new"]]
+    assert counts == sorted(counts, reverse=True)
 
 
 def test_the_rest_follows_the_canary_and_the_set_is_what_was_shown(tab: Tab, house: House) -> None:
@@ -37,6 +56,7 @@ def test_the_rest_follows_the_canary_and_the_set_is_what_was_shown(tab: Tab, hou
     house.wait_listed(late)
     tab.page.reload()
     tab.sees("1 came since")
+    tab.page.get_by_role("link", name="look again").wait_for()
     assert "--canary" in tab.words("#command-canary")
     tab.page.get_by_label("rate").fill("")
     tab.page.get_by_role("button", name="Carry out").focus()
@@ -47,17 +67,54 @@ def test_the_rest_follows_the_canary_and_the_set_is_what_was_shown(tab: Tab, hou
     assert house.json(f"/d/{late}.json")["job"]["state"] == "buried"
 
 
+def test_a_plan_counts_what_is_left_out_before_its_button(tab: Tab, house: House) -> None:
+    tab.go(f"/buried/{house.cause('stopped')}")
+    tab.press("j", "x", "j", "x")
+    chosen = tab.page.locator("[data-row] :checked").evaluate_all("boxes => boxes.map(box => box.value)")
+    # another operator is faster with one of them
+    job, before = house.json(f"/d/{chosen[0]}.json")["job"]["id"], house.buried()
+    house.queue.kick(int(job))
+    wait_for(lambda: house.buried() == before - 1, "that one to be worked")
+    tab.press("p")
+    tab.at("/plans/")
+    tab.sees("1 chosen at")
+    tab.sees("Left out:")
+    words = tab.words()
+    assert words.index("Left out:") < words.index("Carry out")
+    house.wait_counted()
+
+
 def test_a_canary_that_fails_again_stops_the_rest(tab: Tab, house: House) -> None:
     before = house.count("again")
     tab.go("/buried")
     _to(tab, "again")
     tab.press("p")
     tab.at("/plans/")
+    tab.has_focus("Carry out")
     tab.press("Enter")
     tab.at("/runs/")
-    tab.sees("failed again")
+    tab.sees("It stopped by itself: 1 of 1 failed again.", "#why")
+    tab.sees(f"{before - 1} were not touched, and lie buried", "#why")
     tab.sees("stopped", "main .head")
-    wait_for(lambda: house.count("again") == before, "what failed again to be buried again")
+    tab.sees("still not there for", "#why")
+    tab.sees("anna console/link")
+    wait_for(lambda: house.count("again") == before, f"{before} to be buried again: {house.json('/buried.json')}")
+    # it leads to what failed again, to its group, and on
+    run = tab.page.url
+    tab.page.locator("#why a.mono").click()
+    tab.at("/d/")
+    tab.page.goto(run)
+    tab.press("l")
+    tab.at("/buried/")
+    tab.page.goto(run)
+    tab.press("t")
+    tab.at("/plans/")
+    tab.sees("1 chosen at")
+    tab.page.goto(run)
+    tab.page.get_by_role("button", name="The rest after all").focus()
+    tab.press("Enter")
+    tab.at("/plans/")
+    assert tab.page.get_by_label("all of them").is_checked()
 
 
 def test_a_run_goes_on_when_its_tab_is_closed_and_one_key_stops_it(open_tab: Callable[..., Tab], house: House) -> None:
@@ -86,6 +143,7 @@ def test_what_is_archived_comes_back_by_one_key(tab: Tab, house: House) -> None:
     tab.press("Enter")
     tab.at("/plans/")
     tab.sees("Undo puts them back")
+    tab.has_focus("Carry out")
     tab.press("Enter")
     tab.at("/runs/")
     tab.sees("archived in")
@@ -98,15 +156,22 @@ def test_what_is_archived_comes_back_by_one_key(tab: Tab, house: House) -> None:
     wait_for(lambda: house.groups().get("undone", {}).get("count") == 5, "what was archived to be back")
 
 
-def test_the_slash_finds_a_delivery_by_the_beginning_of_its_id(tab: Tab, house: House) -> None:
-    id_ = house.delivery("stopped")
+@pytest.mark.parametrize("what", ["id", "beginning", "job", "task", "user", "words"])
+def test_the_slash_finds_anything(what: str, tab: Tab, house: House) -> None:
+    story = house.json(f"/d/{house.found()}.json")
+    id_ = story["delivery"]["id"]
+    texts = {"id": id_, "beginning": id_[:18], "job": str(story["job"]["id"]), "task": "task-of-the-night"}
     tab.go("/health")
     tab.press("/")
-    tab.page.keyboard.type(id_)
+    tab.page.keyboard.type({**texts, "user": "user_of_the_night", "words": "lost at the night's harbour"}[what])
     tab.press("Enter")
-    tab.at(f"/d/{id_}")
-    tab.sees("attempt 2")
-    assert "journalctl" in tab.words("#journal")
+    if what in ("id", "beginning", "job"):
+        # one hit that was named goes straight there
+        tab.at(f"/d/{id_}")
+        assert "journalctl" in tab.words("#journal")
+    else:
+        tab.at("/search")
+        tab.page.locator(f'main a[href="/d/{id_}"]').wait_for()
 
 
 def test_pages_have_keys_and_all_can_be_turned_off(tab: Tab) -> None:
@@ -126,6 +191,7 @@ def test_pause_everything_and_resume_by_keyboard_on_a_phone(open_tab: Callable[.
     tab.page.get_by_text("Pause all").focus()
     tab.press("Enter", "Tab", "Tab", "Enter")
     tab.sees("Pings are taken all the while", "#paused")
+    assert re.search(r"paused for .+ until \d\d:\d\d:\d\d UTC. By anna console/link, since \d\d:", tab.words("#paused"))
     try:
         assert house.queue.stats_tube("glassq").paused_for > 1_000
     finally:
@@ -168,8 +234,33 @@ def test_nothing_moves_while_text_is_marked_and_space_freezes(tab: Tab) -> None:
     tab.sees("frozen by you", ".frozen")
     tab.press("Space")
     tab.page.locator(".frozen").wait_for(state="detached")
+    tab.press("?")
+    tab.sees("frozen while", ".frozen")
+    tab.press("Escape")
+    tab.page.locator(".frozen").wait_for(state="detached")
+    tab.page.get_by_text("Pause all").click()
+    with refreshed(tab):
+        pass
+    tab.sees("frozen while", ".frozen")
+    tab.page.get_by_text("Pause all").click()
     tab.page.evaluate("getSelection().selectAllChildren(document.querySelector('main .error'))")
     tab.sees("frozen while", ".frozen")
+
+
+def test_all_that_are_listed_are_chosen_by_one_key_and_the_rest_is_a_page_further(tab: Tab, house: House) -> None:
+    tab.go("/buried?group=0")
+    tab.press("a")
+    assert "50 chosen" in tab.words("[data-marked]")
+    tab.press("a")
+    assert "None chosen" in tab.words("[data-marked]")
+    first = tab.page.locator("[data-row]").first.get_attribute("data-key")
+    tab.press("]")
+    tab.at("/buried\\?group=0&page=2")
+    tab.sees("51 to 100 of")
+    assert tab.page.locator("[data-row]").first.get_attribute("data-key") != first
+    tab.press("[")
+    tab.at("/buried\\?group=0&page=1")
+    assert tab.page.locator("[data-row]").first.get_attribute("data-key") == first
 
 
 def test_a_command_is_copied_with_the_clipboard_and_without(open_tab: Callable[..., Tab]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,10 @@ def test_each_page_is_accessible_loses_nothing_and_shows_the_verdict(half: int, 
         found += [(path, *each) for each in lost(page)]
         page.emulate_media(color_scheme="light")
         assert "are one error, new since" in tab.words("#verdict"), path
+        assert page.get_by_text("Pause all").count() == 1, path
+        # nothing in the console destroys
+        buttons = " ".join(page.locator("button, summary, input[type=submit]").all_inner_texts())
+        assert not re.search("delete|purge|remove|destroy|forget", buttons, re.IGNORECASE), (path, buttons)
         assert page.title().startswith(("! ", "WRONG: ")), path
         assert "icon-" in (page.locator("link[rel=icon]").get_attribute("href") or ""), path
     assert not found, "\n".join(map(str, found[:20]))

@@ -191,11 +191,13 @@ def offline(tmp_path: Path) -> Cli:
 def working_in(directory: Path) -> set[int]:
     """The living processes that have a file of this directory open, on Linux."""
     found = set()
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
+    for descriptors in Path("/proc").glob("[0-9]*/fd"):
         # a process may end meanwhile, or be another user's
         with suppress(OSError):
-            if link.readlink().is_relative_to(directory):
-                found.add(int(link.parts[2]))
+            for link in descriptors.iterdir():
+                with suppress(OSError):
+                    if link.readlink().is_relative_to(directory):
+                        found.add(int(link.parts[2]))
     return found
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import getpass
+import importlib
+import inspect
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
 from glassq.cli.app import App
+from glassq.cli.main import COMMANDS
 from glassq.errors import QueueUnavailable, Stopped
 from glassq.operations import activity
 from tests.cli.conftest import a_delivery, put
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.cli.conftest import Cli, Said
     from tests.queues.raw import Queue
 
@@ -123,3 +130,114 @@ def test_whatever_ends_a_command_ends_its_activity(
 @pytest.mark.parametrize("words", [("--since", "yesterday"), ("--limit", "0")])
 def test_a_request_that_cannot_be_right_is_refused(offline: Cli, words: tuple[str, ...]) -> None:
     assert offline("activity", *words).code == 2
+
+
+# Every command decides: what changes an installation is recorded, as what stands behind it; what only looks is not.
+CHANGES = {
+    "archive": "archive",
+    "bodies sweep": "bodies sweep",
+    "bury": "bury",
+    "config reload": "reload",
+    "delete": "delete",
+    "forget": "forget",
+    "journal drain": "journal move-on",
+    "journal move-on": "journal move-on",
+    "kick": "kick",
+    "move": "move",
+    "pause": "pause",
+    "ping": "ping",
+    "put": "put",
+    "queue init": "queue init",
+    "queue upgrade": "queue upgrade",
+    "queues pause": "pause",
+    "queues purge": "purge",
+    "queues resume": "resume",
+    "replay": "replay",
+    "restore": "restore",
+    "resume": "resume",
+    "schedules pause": "schedules pause",
+    "schedules resume": "schedules resume",
+    "schedules run": "schedules run",
+    "subscribe": "subscribe",
+    "users add": "users add",
+    "users new-key": "users new-key",
+    "users remove": "users remove",
+}
+LOOKS = {
+    "activity",
+    "bodies",
+    "buried",
+    "completion",
+    "config check",
+    # what is done in it, it records itself
+    "console",
+    "doctor",
+    # installations of their own, for trying out
+    "demo",
+    "dev",
+    "journal",
+    "journal check",
+    "queue check",
+    "queues",
+    "routes",
+    "routes test",
+    "schedules",
+    "show",
+    "sources",
+    "sources kinds",
+    "sources test",
+    "status",
+    "tail",
+    "top",
+    "users list",
+}
+RECORDS = frozenset({"acting", "has_done"})
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, by what is typed."""
+
+    def walk(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            yield name, command
+        if isinstance(command, click.Group):
+            for each, below in command.commands.items():
+                yield from walk(f"{name} {each}", below)
+
+    for name, (place, _) in COMMANDS.items():
+        module, _, function = place.partition(":")
+        yield from walk(name, getattr(importlib.import_module(module), function))
+
+
+def recorded_by(command: click.Command) -> set[str]:
+    """The words under which a command is recorded; an f-string's are those before its first value."""
+    assert command.callback is not None
+    module = ast.parse(inspect.getsource(inspect.getmodule(command.callback)))
+    functions = {each.name: each for each in module.body if isinstance(each, ast.FunctionDef)}
+    seen: set[str] = set()
+    found: set[str] = set()
+    waiting = [inspect.unwrap(command.callback).__name__]
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in functions:
+            continue
+        seen.add(name)
+        for node in ast.walk(functions[name]):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                waiting.append(node.func.id)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in RECORDS:
+                (did, *_) = node.args
+                found.add(str(ast.literal_eval(did if isinstance(did, ast.Constant) else did.values[0])))  # type: ignore[attr-defined]
+    return found
+
+
+def test_every_command_says_whether_it_changes_something_and_records_it_then() -> None:
+    there = dict(commands())
+    assert set(there) == CHANGES.keys() | LOOKS
+    assert not CHANGES.keys() & LOOKS
+    for name, command in there.items():
+        did = recorded_by(command)
+        if name in LOOKS:
+            assert not did, f"{name} records {did}"
+        else:
+            assert any(CHANGES[name].startswith(each) for each in did), f"{name} records {did or 'nothing'}"

@@ -53,6 +53,7 @@ def test_a_sweep_looks_at_all_jobs_now(queue: Queue, cli: Cli, store: DirectoryB
     orphan, named = aged(store, SAFE_AGE + 10), aged(store, SAFE_AGE + 10)
     delivery = envelope.new("mirror", b"", {}, stored=envelope.StoredBody(1, "0" * 64), key=named)
     put(queue, delivery, "buried")
+    cli.record(delivery, "buried")
     assert cli("bodies", "sweep").out == "1 removed, 1 put aside that no job names\n"
     assert states(store) == {orphan: "done", named: "live"}
     assert cli("bodies", "sweep", "--json").json == {
@@ -62,6 +63,9 @@ def test_a_sweep_looks_at_all_jobs_now(queue: Queue, cli: Cli, store: DirectoryB
         "looked": True,
         "unsure": "",
     }
+    # the second one changed nothing
+    (told,) = cli("activity", "--json").json["activities"]
+    assert (told["did"], told["done"]) == ("bodies sweep", 2)
 
 
 @pytest.mark.parametrize(

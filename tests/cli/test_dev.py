@@ -47,14 +47,16 @@ def dev(
     env: dict[str, str] | None = None,
     end: signal.Signals = signal.SIGINT,
     forks: bool = True,
+    console: bool = False,
 ) -> Iterator[Process]:
     """It runs in `home`, with its output beside its state, until this signal; then nothing of it may be left.
 
-    It forks its programs, and is forked itself, unless it has to be a Python of its own.
+    It forks its programs, and is forked itself, unless it has to be a Python of its own. Without the console it is up
+    sooner.
     """
     home.mkdir(parents=True, exist_ok=True)
     log = home / f"dev-{len(list(home.glob('*.log')))}.log"
-    process = started(log, *options, env=env, forks=forks)
+    process = started(log, *options, env=env, forks=forks, console=console)
     try:
         wait_for(lambda: READY in process.output() or not process.running(), "glassq dev to be ready")
         assert process.running(), process.output()
@@ -67,11 +69,14 @@ def dev(
     assert not working_in(log.parent)
 
 
-def started(log: Path, *options: str, env: dict[str, str] | None = None, forks: bool = True) -> Process:
+def started(
+    log: Path, *options: str, env: dict[str, str] | None = None, forks: bool = True, console: bool = False
+) -> Process:
     """It runs in the directory of this file, to which it writes."""
+    words = ["dev", *([] if console else ["--no-console"]), *options]
     if forks:
-        return Process(["dev", "--no-console", *options], log, env, cwd=log.parent, forks="glassq")
-    return Process([*program("glassq"), "dev", "--no-console", *options], log, env, cwd=log.parent)
+        return Process(words, log, env, cwd=log.parent, forks="glassq")
+    return Process([*program("glassq"), *words], log, env, cwd=log.parent)
 
 
 def printed(process: Process) -> tuple[str, str]:
@@ -115,7 +120,7 @@ def test_it_works_in_a_directory_of_any_name_at_any_address_and_its_lines_can_be
     bind = form.format(port=free_port("::1" if "::1" in form else "127.0.0.1"), home=tmp_path)
     # curl would ask this proxy, which is not there
     nowhere = {"http_proxy": f"http://127.0.0.1:{free_port()}"}
-    with dev(home, "--bind", bind, env=nowhere, end=end, forks=case != "quotes") as process:
+    with dev(home, "--bind", bind, env=nowhere, end=end, forks=case != "quotes", console=True) as process:
         ping, status = printed(process)
         assert "200 OK" in paste(ping, home)
         wait_for(lambda: worked(process), "the ping to be worked")
@@ -156,8 +161,29 @@ def page(url: str) -> str:
 
 
 def consoles(home: Path) -> list[int]:
-    """The processes of the console of this directory."""
-    return [pid for pid in working_in(home) if b"glassq-console" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    """The processes of the console of this directory, from their first moment on."""
+    names = re.compile(rb"glassq-console|glassq\.programs\.console")
+    return [pid for pid in working_in(home) if names.search(Path(f"/proc/{pid}/cmdline").read_bytes())]
+
+
+def test_ctrl_c_while_the_console_starts_is_a_stop_as_any_other(tmp_path: Path) -> None:
+    # a console that is not forked takes its time to start
+    process = started(tmp_path / "dev.log", "--bind", f"127.0.0.1:{free_port()}", forks=False, console=True)
+    wait_for(lambda: consoles(tmp_path) or not process.running(), "the console to be started")
+    # it is not to be ready before the signal comes
+    starting = consoles(tmp_path)
+    for pid in starting:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        assert READY not in process.output()
+        process.send(signal.SIGINT)
+        wait_for(lambda: "stopping: what is being worked" in process.output(), "it to stop")
+    finally:
+        for pid in starting:
+            os.kill(pid, signal.SIGCONT)
+    assert process.wait(60) == 0, process.output()
+    assert process.output().endswith("stopped\n")
+    assert not working_in(tmp_path)
 
 
 def test_it_serves_a_socket_that_it_was_handed(tmp_path: Path) -> None:

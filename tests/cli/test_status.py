@@ -32,7 +32,7 @@ def test_an_idle_queue_is_all_zero_and_gives_no_hint(cli: Cli) -> None:
     tube = found["queue"]["tubes"][0]
     assert tube == {
         "name": "glassq", "ready": 0, "reserved": 0, "delayed": 0, "buried": 0, "waiting": 0, "paused_for": 0,
-        "total": 0, "deleted": 0,
+        "total": 0, "deleted": 0, "pause": None,
     }  # fmt: skip
     assert found["queue"]["durable"] is True
     assert found["queue"]["oldest_ready"] is None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from glassq.dev.simulator.glass import SimulatedGlass
+from tests.cli.conftest import a_delivery
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +71,25 @@ def test_users_are_added_listed_and_removed(glass: Cli) -> None:
     assert glass("users", "remove", "ada", "--json").json == {"user": "ada", "removed": True}
     assert glass("users", "remove", "ada").code == 1
     assert glass("users", "list", "--json").json == {"users": [], "damaged": []}
+
+
+def test_who_added_and_removed_whom_stands_in_the_activity(glass: Cli) -> None:
+    glass.record(a_delivery(), "done")
+    with SimulatedGlass() as simulated:
+        command = subscribed(glass, simulated, "--callback", "https://glass.example/hooks/mirror")
+        assert glass(*command).code == 0
+    assert glass("users", "remove", "ada").code == 0
+    assert glass("users", "remove", "ada").code == 1
+    (glass.directory / "key").unlink()
+    assert glass("users", "new-key").code == 0
+    told = glass("activity", "--json")
+    assert [(each["did"], each["filter"], each["state"]) for each in told.json["activities"]] == [
+        ("users new-key", f"{glass.directory}/key", "done"),
+        ("users remove", "user=ada", "done"),
+        ("subscribe", "user=ada collection=timeline", "done"),
+        ("users add", "user=ada", "done"),
+    ]
+    assert "s3cret" not in told.out
 
 
 def test_the_consent_for_another_client_is_refused(glass: Cli) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from glassq.console.console import Console
 from glassq.console.plans import MOST, MOST_CHOSEN, ActionPlan, Plans
+from glassq.console.roles import Actor, Role
 from glassq.console.routes import ROUTES
 from glassq.delivery import decode, encode
 from glassq.errors import NotFound
@@ -139,6 +140,7 @@ def test_a_name_that_a_proxy_says_is_another_one_in_plans_and_in_the_trail(
 
 def test_of_one_maker_fifty_plans_are_kept(site: Site) -> None:
     plans = Plans(site.clock)
+    anna, bob = (Actor(name, Role.OPERATOR, "socket") for name in ("anna", "bob"))
 
     def plan(number: int, maker: str) -> ActionPlan:
         return ActionPlan(
@@ -146,6 +148,7 @@ def test_of_one_maker_fifty_plans_are_kept(site: Site) -> None:
             kind="kick",
             title="",
             maker=maker,
+            via="console/socket",
             made=site.clock(),
             chosen=0,
             work=lambda *_: Report(),
@@ -154,10 +157,14 @@ def test_of_one_maker_fifty_plans_are_kept(site: Site) -> None:
     plans.add(plan(0, "bob"))
     for number in range(MOST + 1):
         plans.add(plan(number, "anna"))
-    assert plans.get("bob0", "bob")
-    assert plans.get("anna1", "anna")
+    assert plans.get("bob0", bob)
+    assert plans.get("anna1", anna)
     with pytest.raises(NotFound):
-        plans.get("anna0", "anna")
+        plans.get("anna0", anna)
+
+
+def user(number: int) -> Actor:
+    return Actor(f"user {number}", Role.OPERATOR, "socket")
 
 
 def test_plans_of_whatever_kind_hold_no_more_than_fits_into_memory(site: Site) -> None:
@@ -169,16 +176,17 @@ def test_plans_of_whatever_kind_hold_no_more_than_fits_into_memory(site: Site) -
             kind="replay",
             title="",
             maker=f"user {number}",
+            via="console/socket",
             made=site.clock(),
             chosen=MOST_CHOSEN // 2,
             work=lambda *_: Report(),
         )
         plans.add(plan)
-        plans.begin(str(number), plan.maker, lambda _plan: "") if number == 3 else None
+        plans.begin(str(number), user(number), lambda _plan: "") if number == 3 else None
     alive = []
     for number in range(5):
         with suppress(NotFound):
-            alive.append(plans.get(str(number), f"user {number}").id)
+            alive.append(plans.get(str(number), user(number)).id)
     assert alive == ["3", "4"]
 
 
@@ -270,7 +278,7 @@ def test_the_end_of_the_console_ends_its_runs_and_says_how_far_they_came(house: 
     wait_for(lambda: house.console.runs.get(path.rpartition("/")[2]).done, "the first one to be kicked")
     house.console.runs.close()
     (told,) = activity.newest(house.console.operations, did="kick")
-    assert (told.state, told.actor, told.via, told.chosen) == ("interrupted", OPERATOR, "console", 50)
+    assert (told.state, told.actor, told.via, told.chosen) == ("interrupted", OPERATOR, "console/socket", 50)
     assert 0 < told.done < 50
     assert told.command == f"glassq kick --where cause={cause(house)} --rate 2/s"
     look(house)
@@ -309,9 +317,21 @@ def test_a_canary_that_fails_again_leaves_the_rest(house: Site, queue: Queue, wo
     worker(False)
     browser = house.signed_in()
     plan = location(browser.post("/plan/kick", {"cause": cause(house)}), "/plans/")
-    run = ended(browser, location(browser.post(plan, {"pace": "canary", "rate": "20/s"}), "/runs/"))
+    run_path = location(browser.post(plan, {"pace": "canary", "rate": "20/s"}), "/runs/")
+    run = ended(browser, run_path)
     assert (run["state"], run["sums"]["kicked"]) == ("stopped", 1)
-    assert "29 were left buried" in run["failed"][0]
+    assert (run["left"], run["stopped_by"], len(run["failed"])) == (29, "itself", 1)
+    page = browser.get(run_path)
+    words = words_of(page)
+    assert "It stopped by itself: 1 of 1 failed again. 29 were not touched, and lie buried." in words
+    assert f'href="/d/{run["failed"][0]["id"]}"' in page.text
+    assert f'href="/buried/{cause(house)}"' in page.text
+    assert "Try one again" in words
+    # the rest after all: the same again, and no trial is proposed
+    form = {"cause": cause(house), "pace": "all"}
+    rest = browser.get(location(browser.post("/plan/kick", form), "/plans/")).text
+    assert 'value="all" checked' in rest
+    assert 'value="canary" checked' not in rest
     assert queue.stats_tube().buried == 30
 
 
@@ -438,8 +458,8 @@ def test_a_pause_holds_the_work_and_the_trail_has_it(house: Site, queue: Queue) 
     assert queue.reserve(0) is not None
     told = [each for each in activity.newest(house.console.operations) if each.did != "sign-in"]
     assert [(each.did, each.actor, each.via, each.command) for each in told] == [
-        ("resume", OPERATOR, "console", "glassq resume"),
-        ("pause", OPERATOR, "console", "glassq pause --for 30m"),
+        ("resume", OPERATOR, "console/socket", "glassq resume"),
+        ("pause", OPERATOR, "console/socket", "glassq pause --for 30m"),
     ]
 
 
@@ -519,7 +539,8 @@ def test_looking_changes_nothing(house: Site, queue: Queue) -> None:
         # doctor's one job comes and goes
         if route.method == "GET" and route.path not in ("/login", "/health"):
             for twin in ("", ".json"):
-                path = route.path.format(id=cause(house) if "buried" in route.path else one.id, name="glassq")
+                id_ = cause(house) if route.path.startswith("/buried") else one.id
+                path = route.path.replace(":path", "").format(id=id_, name="glassq")
                 assert browser.get(f"{path}{twin}").status_code in (200, 303, 404), path
             house.clock.go_on(1)
     after = queue.stats_tube()

@@ -8,6 +8,7 @@ import pytest
 
 from glassq.console.roles import Role
 from glassq.console.routes import ROUTES, PageRoute
+from tests.conftest import ROOT
 from tests.console.conftest import OPERATOR, STRANGER, VIEWER, Site
 
 # Signing in and out changes nothing but that.
@@ -63,3 +64,22 @@ def test_a_role_is_what_the_groups_say_at_each_request(site: Site, monkeypatch: 
     # as `deluser bin bin` by root would: the session is the same
     monkeypatch.setattr("os.getgrouplist", lambda _name, _gid: [])
     assert browser.get("/health").status_code == 403
+
+
+def test_the_document_has_every_url_with_its_parameters() -> None:
+    """docs/console.md: for bookmarks and alerts."""
+    text = (ROOT / "docs" / "console.md").read_text()
+    table = text.partition("## URLs for bookmarks and alerts")[2].partition("\n\nWith `")[0]
+    told: dict[str, set[str]] = {}
+    for paths, words in re.findall(r"^\| (`/.*?) \| (.*) \|$", table, re.MULTILINE):
+        for path in re.findall(r"`(/\S*)`", paths):
+            told[path] = {name for name in KNOWN if re.search(rf"`{name}`", words)}
+    there = {
+        re.sub(r"\{(\w+)(:\w+)?\}", "X", route.path): set(route.params)
+        for route in ROUTES
+        if route.method == "GET" and route.path not in ENTRY and route.name != "edit"
+    }
+    assert {re.sub("ID|GROUP|NAME|TUBE", "X", path): names for path, names in told.items()} == there
+
+
+KNOWN = {name for route in ROUTES for name in route.params} - {"next", "code"}

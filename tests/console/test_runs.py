@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from msgspec.structs import replace
 
 from glassq.console.console import Console
@@ -19,8 +21,6 @@ from tests.console.test_plans import bury, cause, ended, location, look
 from tests.queues.raw import open_queue
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.conftest import Beanstalkd
     from tests.queues.raw import Queue
 
@@ -173,8 +173,10 @@ def test_a_pause_of_everything_leaves_a_longer_one(house: Site, queue: Queue, be
     with later.looking() as inspector:
         house.console.sampler.step(inspector)
     page = words_of(browser.get("/queues"))
-    assert f"Tube glassq is paused by {OPERATOR} since" in page
-    assert "Tube glassq.queue.slow is paused by root since" in page
+    assert re.search(
+        rf"Tube glassq is paused for 11h 59m more, until .* By {OPERATOR} console/socket ?, since \d", page
+    )
+    assert re.search(r"Tube glassq.queue.slow is paused for .* By root console/socket ?, since", page)
     assert first.actor == OPERATOR
 
 
@@ -192,3 +194,84 @@ def test_what_a_run_has_worked_is_gone_from_the_page_of_the_buried(house: Site, 
         assert browser.get(f"/buried/{gone}").status_code == 404
     finally:
         house.console.census.close()
+
+
+def paused_words(site: Site, browser: Browser) -> str:
+    """What pages say of what is paused, once it was looked at."""
+    site.console.pausers.forget()
+    with site.console.operations.looking() as inspector:
+        site.console.sampler.step(inspector)
+    found = re.search(r'<section id="paused".*?</section>', browser.get("/schedules").text, re.DOTALL)
+    assert found is not None
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", found[0])).strip()
+
+
+def test_who_has_paused_is_what_the_ledger_knows_of_this_pause_and_else_unknown(
+    house: Site, queue: Queue, beanstalkd: Beanstalkd
+) -> None:
+    put(queue, a_delivery(), "ready")
+    browser = house.signed_in()
+    browser.post("/pause", {"for": "10m"})
+    assert re.search(rf"Everything|Tube glassq is paused .* By {OPERATOR} console/socket", paused_words(house, browser))
+    browser.post("/resume")
+    # by beanstalkd's own client: the ledger knows of another pause, which has ended
+    queue.pause(3_000, "glassq")
+    told = paused_words(house, browser)
+    assert OPERATOR not in told
+    assert re.search(r"By whom: unknown, since \d\d:\d\d:\d\d UTC", told), told
+    assert re.search(r"until \d\d:\d\d:\d\d UTC", told), told
+    # by the command line, for good
+    operations = house.console.operations
+    queue.pause(2**32 - 1, "glassq")
+    operations.activities(Silent()).record("pause", command="glassq pause", filter_="glassq", chosen=1)
+    told = paused_words(house, browser)
+    assert f"is paused until it is resumed. By {operations.actor} console , since" in told
+
+
+def test_a_plan_is_not_that_of_another_of_the_same_name_at_another_door(house: Site, queue: Queue) -> None:
+    bury(queue, 1)
+    look(house)
+    at_socket = house.signed_in()
+    by_link = house.browser(None).sign_in(house.code(OPERATOR))
+    plan = location(at_socket.post("/plan/kick", {"cause": cause(house)}), "/plans/")
+    assert f"{OPERATOR} console/socket" in words_of(at_socket.get(plan))
+    assert by_link.get(plan).status_code == 404
+    assert by_link.post(plan).status_code == 404
+    path = location(at_socket.post(plan, {"pace": "all"}), "/runs/")
+    ended(at_socket, path)
+    for page in (path, "/"):
+        assert f"{OPERATOR} console/socket" in words_of(by_link.get(page)), page
+    assert [each["via"] for each in by_link.json("/activity.json?did=kick")["activities"]] == ["console/socket"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_sampler_that_died_is_a_verdict_of_its_own(house: Site, queue: Queue) -> None:
+    console = house.console
+
+    def dies(_: object) -> None:
+        raise SystemExit
+
+    bury(queue, 1)
+    look(house)
+    browser = house.signed_in()
+    console.sampler.step = dies  # type: ignore[method-assign]
+    console.sampler.start()
+    wait_for(lambda: console.sampler.has_ended, "its thread to end")
+    page = words_of(browser.get("/buried"))
+    assert "WRONG the console does not look at the queue any more" in page
+    assert "restart glassq-console" in page
+
+
+def test_what_failed_again_leads_on_to_its_group_and_to_the_rest(house: Site) -> None:
+    """As the run is known after a restart, by its activity alone."""
+    operations = house.console.operations
+    written = operations.activities(Silent())
+    kicked = written.begin("kick", chosen=30, run="abc", filter_="cause=0123456789ab")
+    note = "stopped: of 1 kicked, 1 failed again; d-1: KeyError; 29 were left buried"
+    written.end(kicked, CameTo("stopped", done=1, failed=0, left=29, note=note))
+    page = house.signed_in().get("/runs/abc")
+    words = words_of(page)
+    assert "29 were not touched" in words
+    assert "d-1: KeyError" in words
+    assert 'name="cause" value="0123456789ab"' in page.text
+    assert "Plan the rest" in words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from glassq.console.roles import Actor, Role
 from glassq.console.trail import AT_ONCE
 from glassq.operations import activity
 from tests.console.conftest import OPERATOR, STRANGER, VIEWER, Site, site_of, words_of
@@ -22,10 +23,10 @@ def test_who_came_in_and_who_was_refused_stands_in_the_ledger(house: Site) -> No
     assert house.browser(None).post("/login", {"code": "x"}).status_code == 403
     told = [(each.did, each.actor, each.via, each.state) for each in activity.newest(house.console.operations)]
     assert sorted(told) == [
-        ("refused", VIEWER, "console", "failed"),
-        ("sign-in", OPERATOR, "console", "done"),
-        ("sign-in", VIEWER, "console", "done"),
-        ("sign-in", STRANGER, "console", "failed"),
+        ("refused", VIEWER, "console/socket", "failed"),
+        ("sign-in", OPERATOR, "console/socket", "done"),
+        ("sign-in", VIEWER, "console/socket", "done"),
+        ("sign-in", STRANGER, "console/socket", "failed"),
         ("sign-in", "somebody", "console", "failed"),
     ]
     (one,) = activity.newest(house.console.operations, did="refused")
@@ -36,8 +37,8 @@ def test_who_came_in_and_who_was_refused_stands_in_the_ledger(house: Site) -> No
 
 def test_nobody_fills_the_ledger_with_refusals(house: Site) -> None:
     for _ in range(int(AT_ONCE) + 10):
-        house.console.trail.refused("", "GET /", "no")
-        house.console.trail.signed_in("anna", "viewer", "socket")
+        house.console.trail.refused(None, "GET /", "no")
+        house.console.trail.signed_in(Actor("anna", Role.VIEWER, "socket"))
     assert len(activity.newest(house.console.operations)) == 2 * AT_ONCE
 
 

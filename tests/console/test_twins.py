@@ -124,6 +124,7 @@ TWINS = [
     ("/buried.json", "buried --by reason"),
     ("/buried.json?words=too+long&source=mirror", "buried --by reason --where words=too+long --where source=mirror"),
     (f"/buried.json?tube={OTHER}", f"buried --by reason --where tube={OTHER}"),
+    ("/buried.json?newer=1h", "buried --by reason --where newer-than=1h"),
     ("/buried.json?group=0", "buried"),
     ("/buried.json?group=0&tube=glassq", "buried --where tube=glassq"),
     (f"/buried.json?group=0&tube={OTHER}", f"buried --where tube={OTHER}"),

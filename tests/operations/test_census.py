@@ -211,7 +211,8 @@ def test_those_that_are_gone_are_asked_for_when_the_counts_say_so(queue: Queue, 
     assert counted(census) == [("404", 1), ("503", 1)]
     queue.delete(jobs[2])
     census.left([str(jobs[2]), "4711"])
-    assert step(census, asked) == {"still": 1}
+    # those, and whether others went that nobody has told of
+    assert step(census, asked) == {"still": 2}
     assert counted(census) == [("503", 1)]
 
 
@@ -230,6 +231,20 @@ def test_a_kick_and_a_failure_at_once_are_found_by_a_walk_in_the_end(
     step(census, asked)
     assert counted(census) == [("500", 1), ("503", 1)]
     assert census.snapshot().complete
+
+
+def test_one_that_goes_as_another_one_comes_changes_no_count_and_is_noticed(
+    queue: Queue, census: Census, asked: Counted
+) -> None:
+    first, _ = bury(queue, "503", "404")
+    step(census, asked)
+    # by others: nobody tells the census
+    queue.delete(first)
+    (late,) = bury(queue, "500")
+    assert step(census, asked) == {"still": 1, "find": 1, "newest": 1}
+    assert counted(census) == [("404", 1), ("500", 1)]
+    assert refs(census)[0] == str(late)
+    assert not step(census, asked)
 
 
 def test_the_newest_are_kept_and_it_says_that_there_are_more(

@@ -111,8 +111,8 @@ def test_nothing_is_wrong() -> None:
             CALM,
             WELL,
             "note",
-            "1 delivery buried in 1 group, none of them new",
-            "/buried",
+            "1 delivery buried of one error, not new: HttpError: 503 in app.py:store from mirror",
+            "/buried/",
         ),
         (CensusView(counts={"glassq": 2}), CALM, WELL, "note", "2 deliveries buried", "/buried"),
         (census(), replace(CALM, status=status(Hint("tube x is paused"))), WELL, "note", "tube x is paused", "/"),
@@ -128,3 +128,45 @@ def test_the_most_urgent_is_said(
     assert found.words == words or found.words.endswith(words)
     assert found.url.startswith(url)
     assert bool(found.cause) == ("/buried/" in found.url)
+
+
+@pytest.mark.parametrize(
+    ("age", "said"),
+    [
+        (0, "nothing is wrong"),
+        (40, "nothing is wrong"),
+        (
+            75,
+            "nothing was wrong, but nobody has looked at the queue since: as of 03:30:00 UTC, 1m 15s ago",
+        ),
+    ],
+)
+def test_that_nothing_is_wrong_is_said_of_now_alone(age: int, said: str) -> None:
+    found = verdict(census(), CALM, WELL, NOW + timedelta(seconds=age))
+    assert found is not None
+    assert (found.level, found.words) == ("ok" if age < 45 else "note", said)
+
+
+def test_a_verdict_of_old_samples_says_how_old_they_are() -> None:
+    later = NOW + timedelta(minutes=3)
+    found = verdict(census(("503", 9, YOUNG)), replace(CALM, at=later), replace(WELL, at=later), later)
+    assert found is not None
+    assert found.words.endswith("from mirror (as of 03:30:00 UTC, 3m ago)")
+    old = replace(CALM, at=later, status=status(refuses="full"), status_at=NOW)
+    found = verdict(census(), old, replace(WELL, at=later), later)
+    assert found is not None
+    assert found.words == "the queue takes no jobs: full (as of 03:30:00 UTC, 3m ago)"
+    # that nobody can look is known now
+    found = verdict(census(), replace(CALM, trouble="cannot be reached"), WELL, later)
+    assert found is not None
+    assert found.words == "the queue cannot be looked at: cannot be reached"
+
+
+def test_that_nobody_looks_any_more_comes_before_all_else() -> None:
+    found = verdict(census(("503", 9, YOUNG)), CALM, WELL, NOW, ["the queue", "the checks"])
+    assert found is not None
+    assert found.level == "wrong"
+    assert found.words == (
+        "the console does not look at the queue and the checks any more; what is shown was so at 03:30:00 UTC: "
+        "restart glassq-console; its log says why"
+    )

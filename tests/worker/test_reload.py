@@ -36,6 +36,11 @@ class Reloaded(PoolRun):
         cli = Cli(self.dir, self._url, {"RUNTIME_DIRECTORY": str(self.runtime)})
         return cli("config", "reload", "worker", str(self.process.pid))
 
+    def recorded(self) -> list[tuple[str, str, str]]:
+        """What the activity has of reloads, newest first: how each ended, of what, and why it failed."""
+        told = Cli(self.dir, self._url)("activity", "--did", "reload", "--json").json["activities"]
+        return [(each["state"], each["filter"], each["note"]) for each in told]
+
     def says(self, command: str) -> str:
         """What `status` or `doctor` prints."""
         said = Cli(self.dir, self._url)(command)
@@ -90,6 +95,12 @@ def test_a_reload_that_cannot_be_fails_with_its_reason_and_changes_nothing(run: 
     run.write_handlers(HANDLERS)
     assert run.reload().code == 0
     assert TOLD not in run.says("status")
+    assert run.recorded()[0] == ("done", "glassq-worker", "")
+    if kind == "handler":
+        mistake(run, kind)
+        assert run.reload().code == 78
+        state, program, note = run.recorded()[0]
+        assert (state, program, says in note) == ("failed", "glassq-worker", True)
 
 
 def test_a_reload_ends_when_it_is_in_effect(run: Reloaded) -> None:

@@ -58,6 +58,7 @@ def sweep(app: App, as_json: bool) -> int:
     """Remove now what no job names and no replay needs. This looks at every job, as the pool does every six hours."""
     with app.operations.queue() as queue, app.progress() as progress:
         swept = operation.sweep(app.operations, queue, progress)
+    app.has_done("bodies sweep", done=swept.removed + swept.orphans)
     if as_json:
         print_json(swept._asdict())
     elif swept.unsure and not swept.looked:

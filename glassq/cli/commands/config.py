@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -76,12 +77,21 @@ def reload(app: App, program: str, pid: int) -> int:
     from glassq.operations.reload import reload as reload_program
 
     try:
-        if not reload_program(program, pid, app.config, app.environ.get("RUNTIME_DIRECTORY", "")):
+        if reload_program(program, pid, app.config, app.environ.get("RUNTIME_DIRECTORY", "")):
+            _record(app, program)
+        else:
             click.echo("glassq: only checked, not reloaded: an upgrade is under way", err=True)
     except SettingsError as error:
         _say([*str(error).splitlines(), f"not reloaded: glassq-{program} goes on with what it read before"])
+        _record(app, program, failed=str(error))
         return 78
     return 0
+
+
+def _record(app: App, program: str, failed: str = "") -> None:
+    """Nothing depends on it: the unit may not reach the ledger, and settings that are refused may not name it."""
+    with suppress(SettingsError):
+        app.has_done("reload", filter_=f"glassq-{program}", failed=failed, warn=False)
 
 
 def _say(problems: Iterable[str]) -> None:

@@ -114,11 +114,11 @@ def dev(directory: Path, bind: Bind | None, no_console: bool) -> None:
     # Before the programs read the files: no change after that may be missed.
     watch = Watch(file)
     with Stack(directory, logs=False) as stack:
-        why = stack.tend_tasks(settings)
-        why_no_console = "" if no_console else stack.start_console()
-        say_ready(stack, settings, why)
-        say_console(stack, why_no_console)
         try:
+            why = stack.tend_tasks(settings)
+            why_no_console = "" if no_console else stack.start_console()
+            say_ready(stack, settings, why)
+            say_console(stack, why_no_console)
             _watch(stack, settings, watch)
         except KeyboardInterrupt:
             click.echo("stopping: what is being worked is finished first (Ctrl-C again: at once)", err=True)

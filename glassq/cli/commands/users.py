@@ -59,6 +59,7 @@ def add(app: App, user: str, file: Path, as_json: bool) -> None:
             f"consent again, with the scope {GLASS_SCOPES[0]}"
         )
     _store(app).add(user, consent.refresh_token, consent.scopes)
+    app.has_done("users add", filter_=f"user={user}")
     if as_json:
         print_json({"user": user, "stored": True})
     else:
@@ -92,6 +93,7 @@ def list_(app: App, as_json: bool) -> int:
 def remove(app: App, user: str, as_json: bool) -> int:
     """Forget USER's consent."""
     removed = _store(app).remove(user)
+    app.has_done("users remove", done=int(removed), filter_=f"user={user}")
     if as_json:
         print_json({"user": user, "removed": removed})
     else:
@@ -126,6 +128,8 @@ def new_key(app: App, as_json: bool) -> None:
         file.write(new_key() + "\n")
         file.flush()
         os.fsync(descriptor)
+    # it stands at the beginning of an installation: there may be no ledger yet
+    app.has_done("users new-key", filter_=str(path), warn=False)
     if as_json:
         print_json({"file": str(path)})
     else:
@@ -157,6 +161,7 @@ def subscribe(app: App, user: str, collection: str, callback: str, operations: t
         made = subscriptions.subscribe(settings, user, collection, callback, token, operations)
     except ValueError as error:
         raise click.UsageError(line(str(error))) from None
+    app.has_done("subscribe", filter_=f"user={user} collection={collection}")
     if as_json:
         print_json(made)
     else:

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from glassq.console.console import Console
     from glassq.console.request import Answer, PageRequest
 
+# What the query may have: see docs/console.md.
+PARAMS = ("who", "did", "since")
 # So many of the latest are shown.
 MAX_ROWS = 200
 
 
 def activity(console: Console, request: PageRequest) -> Answer:
     """Who did what, newest first. The twin is the document of `glassq activity`."""
-    asked = {name: request.params.get(name, "").strip() for name in ("who", "did", "since")}
+    asked = {name: request.params.get(name, "").strip() for name in PARAMS}
     seconds = duration("since", asked["since"]) if asked["since"] else None
     note, found = "", []
     operations = console.operations_for(request.actor)

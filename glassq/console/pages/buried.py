@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
-from glassq.console.filtering import conditions, filter_of, options
+from glassq.console.filtering import conditions, filter_of, one_of, options
+from glassq.console.pages.delivery import tell
 from glassq.console.request import Page
-from glassq.errors import NotFound
+from glassq.errors import InvalidRequest, NotFound
 from glassq.operations import listing
 from glassq.operations.filters import parse
 from glassq.operations.listing import BuriedList
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from glassq.console.console import Console
     from glassq.console.request import Answer, PageRequest
     from glassq.ledger.activity import Activity
-    from glassq.operations.census_table import CensusEntry
     from glassq.operations.census_view import CensusView
     from glassq.operations.filters import Filter
     from glassq.operations.groups import Group
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 # So many are listed one by one.
 LIMIT = 50
+# What the query may have: see docs/console.md.
+PARAMS = ("group", "source", "tube", "newer", "older", "words", "page")
 # A look that is longer ago than this is not taken for that of now, in seconds.
 OLD = 15.0
 # A longer id is shortened, in characters.
@@ -69,7 +73,7 @@ class DeliveryRow:
 
 @dataclass(frozen=True, slots=True)
 class BuriedView:
-    """What the census knows, for the templates."""
+    """What the census knows, for the templates; `part` is which of the deliveries are listed."""
 
     total: int
     groups: tuple[GroupRow, ...]
@@ -79,28 +83,44 @@ class BuriedView:
     trouble: str
     looked_at: datetime | None
     looked_words: str
-    more_words: str
+    part: PartShown
 
 
 @dataclass(frozen=True, slots=True)
+class PartShown:
+    """Which of those that fit are listed: from `first` to `last` of `count`. The paths lead to others ("": none)."""
+
+    first: int = 0
+    last: int = 0
+    count: int = 0
+    newer: str = ""
+    older: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """The filter as the form shows it again."""
 
     source: str
     tube: str
+    newer: str
     older: str
     words: str
     any: bool
 
 
+NOTHING = PartShown()
+
+
 def buried(console: Console, request: PageRequest) -> Answer:
     """Groups, or with group=0 the newest one by one. Raises InvalidRequest."""
     params = request.params
-    source, tube, older, words = (params.get(name, "").strip() for name in ("source", "tube", "older", "words"))
-    asked = Asked(source, tube, older, words, bool(conditions(params)))
+    grouped = one_of(params, "group", ("1", "0")) == "1"
+    given = {name: params.get(name, "").strip() for name in ("source", "tube", "newer", "older", "words")}
+    asked = Asked(**given, any=bool(conditions(params)))
     wanted = filter_of(params)
     census = console.census.snapshot()
-    if params.get("group") == "0":
+    if not grouped:
         found, view = _listed(console, request, census, wanted)
         values = {"view": view, "chosen": asked, "one_by_one": True}
         command = console.command(f"buried{options(params)}")
@@ -110,6 +130,17 @@ def buried(console: Console, request: PageRequest) -> Answer:
     command = console.command(f"buried --by reason{options(params)}")
     values = {"view": view, "chosen": asked, "one_by_one": False, "command": command}
     return Page("buried.html", "Buried", groups.document, values)
+
+
+def group_of(console: Console, request: PageRequest) -> Answer:
+    """Leads to the group of a delivery: messages of [notify] name it so. Raises NotFound, and as `story.tell`."""
+    story = tell(console, request)
+    found = story.found
+    if found is None or not found.is_buried:
+        raise NotFound(f"{request.path['id']} is not buried (any more), so it is in no group: /d/{request.path['id']}")
+    group = found.cause.id
+    document = {"delivery": found.name, "group": group}
+    return Page("group.html", found.cause.words, document, instead=f"/buried/{group}")
 
 
 def group(console: Console, request: PageRequest) -> Answer:
@@ -138,19 +169,32 @@ def _listed(
     """The newest that fit, as they are in the queue by now."""
     operations = console.operations_for(request.actor)
     entries = census.matching(wanted, request.now)
+    part = _part(request, len(entries))
     with operations.looking() as queue:
-        rows = listing.rows_of(operations, queue, [entry.ref for entry in entries[:LIMIT]])
+        rows = listing.rows_of(operations, queue, [entry.ref for entry in entries[part.first - 1 : part.last]])
     total = census.buried_in(wanted.tube)
     # as the command tells it, which looks for no more than it lists
-    fit = listing.known_fit(min(len(entries), LIMIT), LIMIT, total, filtered=bool(wanted), short=census.short)
+    fit = listing.known_fit(len(entries[:LIMIT]), LIMIT, total, filtered=bool(wanted), short=census.short)
     found = BuriedList(wanted.tube or operations.tube, census.tubes, total, rows, fit, census.short)
     shown = tuple(_delivery_row(row) for row in rows)
-    return found, _view(census, request.now, rows=shown, more=_more(entries, rows))
+    return found, _view(census, request.now, rows=shown, part=part)
 
 
-def _more(entries: Sequence[CensusEntry], rows: Sequence[BuriedRow]) -> str:
-    left = len(entries) - min(len(entries), LIMIT)
-    return f"{left:,} more are not listed; a plan for all of them holds them, too." if left and rows else ""
+def _part(request: PageRequest, count: int) -> PartShown:
+    """Which part of so many this request asks for. Raises InvalidRequest."""
+    text, pages = request.params.get("page", "").strip() or "1", max(1, math.ceil(count / LIMIT))
+    if not text.isascii() or not text.isdecimal() or len(text) > 9 or not int(text):
+        raise InvalidRequest(f"page {text}: expected a number from 1")
+    # some may have gone since the link was made
+    page = min(int(text), pages)
+    first, last = (page - 1) * LIMIT + 1, min(count, page * LIMIT)
+    newer = _page(request, page - 1) if page > 1 else ""
+    return PartShown(first, last, count, newer, _page(request, page + 1) if page < pages else "")
+
+
+def _page(request: PageRequest, page: int) -> str:
+    given = [(name, value) for name, value in request.params.items() if name != "page" and value]
+    return f"{request.url.partition('?')[0]}?{urlencode([*given, ('page', str(page))])}"
 
 
 def _view(
@@ -159,12 +203,12 @@ def _view(
     *,
     groups: tuple[GroupRow, ...] = (),
     rows: tuple[DeliveryRow, ...] = (),
-    more: str = "",
+    part: PartShown = NOTHING,
 ) -> BuriedView:
     trouble = census.trouble or census.short
     looked = _looked_words(census, now)
     tubes, sources = census.tubes, census.sources
-    return BuriedView(census.total or 0, groups, rows, sources, tubes, trouble, census.looked_at, looked, more)
+    return BuriedView(census.total or 0, groups, rows, sources, tubes, trouble, census.looked_at, looked, part)
 
 
 def _looked_words(census: CensusView, now: datetime) -> str:

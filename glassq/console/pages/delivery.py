@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from glassq.console.filtering import one_of
 from glassq.console.guard import MAX_BODY
 from glassq.console.request import Page, Text
 from glassq.errors import InvalidRequest
@@ -71,16 +72,20 @@ class DeliveryView:
 
 
 def delivery(console: Console, request: PageRequest) -> Answer:
-    """The story of an id, the beginning of one, a job's reference, or a task's name. Raises as `story.tell`."""
-    story = _tell(console, request)
+    """The story of an id, the beginning of one, a job's reference, or a task's name.
+
+    Raises InvalidRequest, and as `story.tell`.
+    """
+    newest_first = one_of(request.params, "order", ("oldest", "newest")) == "newest"
+    as_tree = one_of(request.params, "body", ("text", "tree")) == "tree"
+    story = tell(console, request)
     view = view_of(story)
-    newest_first = request.params.get("order") == "newest"
     events = timeline(story)
     values = {
         "view": view,
         "events": [_shown(event) for event in (reversed(events) if newest_first else events)],
         "newest_first": newest_first,
-        "as_tree": view.tree_possible and request.params.get("body") == "tree",
+        "as_tree": view.tree_possible and as_tree,
         "command": console.command(f"show {argument(view.id)}"),
     }
     return Page("delivery.html", view.id, story.document, values)
@@ -88,13 +93,13 @@ def delivery(console: Console, request: PageRequest) -> Answer:
 
 def body(console: Console, request: PageRequest) -> Answer:
     """The masked body alone, as text."""
-    shown = _tell(console, request).body
+    shown = tell(console, request).body
     return Text("" if shown is None else body_text(shown) + "\n")
 
 
 def edit(console: Console, request: PageRequest) -> Answer:
     """A form with the masked body, of which an edited copy is planned. Raises as `form_text`."""
-    story = _tell(console, request)
+    story = tell(console, request)
     view = view_of(story)
     text = edited_copy.form_text(story)
     if len(quote(text.replace("\n", "\r\n"), safe="")) + _FORM_SPARE > MAX_BODY:
@@ -103,7 +108,8 @@ def edit(console: Console, request: PageRequest) -> Answer:
     return Page("edit.html", f"Replay an edited copy of {view.id}", story.document, values)
 
 
-def _tell(console: Console, request: PageRequest) -> Story:
+def tell(console: Console, request: PageRequest) -> Story:
+    """The story of the delivery that the path names. Raises as `story.tell`."""
     operations = console.operations_for(request.actor)
     with console.lookups.one(request.actor.name), operations.looking() as queue:
         return operation.tell(operations, queue, request.path["id"], Brief(WITHIN))
@@ -151,7 +157,7 @@ def _actions(story: Story) -> Iterator[tuple[str, str, str]]:
     found, entry = story.found, story.entry
     if found is not None and found.is_buried:
         yield "kick", "Kick ...", "t"
-        yield "archive", "Archive ...", ""
+        yield "archive", "Archive ...", "e"
     elif found is not None and found.job.state != "reserved":
         yield "bury", "Put aside ...", ""
     elif found is None and entry is not None and story.stored is not None:

@@ -37,7 +37,7 @@ def login(console: Console, request: PageRequest) -> Answer:
 
 def sign_in(console: Console, request: PageRequest) -> Answer:
     """Begins a session. Raises Refused."""
-    peer = f"{request.visitor.door} {request.visitor.name}" if request.visitor else "loopback"
+    peer = f"{request.visitor.door} {request.visitor.name}" if request.visitor else "link"
     code = request.form.get("code", "")
     who = _candidate(console, request, code)
     # looked at before the tries: they are those of all users of the machine, and a link cannot be guessed
@@ -47,7 +47,7 @@ def sign_in(console: Console, request: PageRequest) -> Answer:
         raise refused(403, _USED, _NEW_LINK)
     console.tries.succeeded(peer)
     log.info("signed in %s", fields(who=who.name, role=who.role.words, door=who.door))
-    console.trail.signed_in(who.identity, who.role.words, who.door)
+    console.trail.signed_in(who)
     return Redirect(ours(request.form.get("next", "")), cookie=console.sessions.begin(who))
 
 
@@ -73,7 +73,7 @@ def _candidate(console: Console, request: PageRequest, code: str) -> Actor | Non
     if request.visitor is not None:
         return request.visitor
     name = console.links.look(code) if code else ""
-    return Actor(name, Role.OPERATOR, "loopback") if name else None
+    return Actor(name, Role.OPERATOR, "link") if name else None
 
 
 def _no_role(console: Console, who: Actor) -> str:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glassq.console.filtering import named
+from glassq.console.filtering import named, one_of
 from glassq.console.request import Page
-from glassq.errors import InvalidRequest
 from glassq.operations import follow
 
 if TYPE_CHECKING:
     from glassq.console.console import Console
     from glassq.console.request import Answer, PageRequest
 
+# What the query may have: see docs/console.md.
+PARAMS = ("state", "source", "tube")
 # So many of the latest are shown.
 LATEST = 200
 
 
 def live(console: Console, request: PageRequest) -> Answer:
     """The latest outcomes, newest first. The twin has the documents of `glassq tail --once --json`."""
-    asked = {name: request.params.get(name, "").strip() for name in ("state", "source", "tube")}
-    if asked["state"] and asked["state"] not in follow.STATES:
-        raise InvalidRequest(f"there is no state {asked['state']}; there are: {', '.join(follow.STATES)}")
+    asked = {name: request.params.get(name, "").strip() for name in PARAMS}
+    one_of(asked, "state", ("", *follow.STATES))
     entries, note = follow.latest(console.operations_for(request.actor), asked, LATEST)
     values = {
         "rows": [(entry, follow.said(entry)) for entry in reversed(entries)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from glassq.console import charts
+from glassq.console.filtering import one_of
 from glassq.console.pages.activity import latest
 from glassq.console.request import Page
 from glassq.errors import NotFound
@@ -65,9 +66,8 @@ _LEVELS = (("wrong", False), ("note", None), ("ok", True))
 
 
 def hours_of(request: PageRequest) -> int:
-    """How many hours the charts of this request have."""
-    asked = request.params.get("hours", "")
-    return int(asked) if asked.isdecimal() and int(asked) in HOURS else HOURS[0]
+    """How many hours the charts of this request have. Raises InvalidRequest."""
+    return int(one_of(request.params, "hours", tuple(map(str, HOURS))))
 
 
 def _charts(samples: Samples, found: Overview, request: PageRequest, hours: int) -> dict[str, Any]:

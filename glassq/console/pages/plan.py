@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from glassq.console.planning import Planner, newer_than
+from glassq.console.planning import Planner, check_pace, newer_than
 from glassq.console.request import Page, Redirect
-from glassq.errors import InvalidRequest
 from glassq.operations import kick
 from glassq.operations.pace import Pace, per_second
 
@@ -30,7 +29,7 @@ def make(console: Console, request: PageRequest) -> Answer:
 
 def show(console: Console, request: PageRequest) -> Answer:
     """What would be done."""
-    plan = console.plans.get(request.path["id"], request.actor.identity)
+    plan = console.plans.get(request.path["id"], request.actor)
     plan = replace(plan, newer=newer_than(plan, console.census.snapshot(), request.now))
     return Page("plan.html", plan.title, plan.document(), {"plan": plan})
 
@@ -38,7 +37,7 @@ def show(console: Console, request: PageRequest) -> Answer:
 def carry_out(console: Console, request: PageRequest) -> Answer:
     """Begins the run of a plan; asked a second time it leads to the same run."""
     asked, rate = _pace(request.form)
-    plan = console.plans.get(request.path["id"], request.actor.identity)
+    plan = console.plans.get(request.path["id"], request.actor)
     if plan.kind == "kick" and asked.canary and plan.tubes and not plan.run:
         # it may have been paused since the plan was made
         with console.operations_for(request.actor).queue() as queue:
@@ -48,14 +47,12 @@ def carry_out(console: Console, request: PageRequest) -> Answer:
         pace = asked if plan.kind in ("kick", "replay") else Pace()
         return console.runs.begin(plan, request.actor, pace, _command(plan, asked, rate))
 
-    return Redirect(f"/runs/{console.plans.begin(request.path['id'], request.actor.identity, begin)}")
+    return Redirect(f"/runs/{console.plans.begin(request.path['id'], request.actor, begin)}")
 
 
 def _pace(form: FormFields) -> tuple[Pace, str]:
     """How fast, and the rate as it was given. Raises InvalidRequest."""
-    named, rate = form.get("pace", "all"), form.get("rate", "").strip()
-    if named not in ("canary", "all"):
-        raise InvalidRequest(f"pace {named}: expected canary or all")
+    named, rate = check_pace(form, "all"), form.get("rate", "").strip()
     per = per_second(rate) if rate else None
     return Pace(per, canary=named == "canary", patience=PATIENCE if named == "canary" else 0.0), rate
 

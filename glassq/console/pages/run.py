@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from glassq.console.pages.plan import PATIENCE
 from glassq.console.request import Page, Redirect
 
 if TYPE_CHECKING:
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 def show(console: Console, request: PageRequest) -> Answer:
     """The run as it is now."""
     run = console.runs.get(request.path["id"])
-    return Page("run.html", run.title, run.document(), {"run": run})
+    group = next((each for each in console.census.snapshot().groups if each.id == run.cause), None)
+    return Page("run.html", run.title, run.document(), {"run": run, "group": group, "patience": PATIENCE})
 
 
 def stop(console: Console, request: PageRequest) -> Answer:

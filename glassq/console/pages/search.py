@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
+from glassq.console.filtering import one_of
 from glassq.console.request import Page
 from glassq.errors import InvalidRequest
 from glassq.operations.activity import MAX_SECONDS
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 # What can be asked for beside the words.
 FIELDS = ("q", "state", "source", "tube", "since", "until")
+# Without any of these nothing is looked for.
+LOOKED_FOR = ("q", "state", "source", "tube")
+# What the query may have: see docs/console.md.
+PARAMS = (*FIELDS, "for")
 ALL_STATES = (*STATES, "ready", "delayed", "reserved")
 
 
@@ -31,7 +36,9 @@ def search(console: Console, request: PageRequest) -> Answer:
     asked = {name: request.params.get(name, "").strip() for name in FIELDS}
     within = _within(request)
     findings = Findings()
-    if asked["q"]:
+    looks = any(asked[name] for name in LOOKED_FOR)
+    one_of(asked, "state", ("", *ALL_STATES))
+    if looks:
         operations = console.operations_for(request.actor)
         with console.searches.one(request.actor.name), operations.looking() as queue:
             findings = look(operations, queue, console.census.snapshot(), _wanted(request, asked, within), Silent())
@@ -39,12 +46,13 @@ def search(console: Console, request: PageRequest) -> Answer:
     values = {
         "found": findings,
         "asked": asked,
+        "looks": looks,
         "states": ALL_STATES,
         "sources": sorted(console.settings.sources),
         "go_on": "/search?" + urlencode({**given, "for": f"{_longer(within):g}"}) if within < MAX_WITHIN else "",
         "longer": _longer(within),
     }
-    title = f"Search: {asked['q']}" if asked["q"] else "Search"
+    title = f"Search: {asked['q']}" if asked["q"] else " ".join(filter(None, ("Search", asked["state"], asked["tube"])))
     there = f"/d/{quote(findings.only)}" if findings.only else ""
     return Page("search.html", title, findings.document, values, instead=there)
 

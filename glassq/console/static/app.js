@@ -114,6 +114,7 @@ function lost(now) {
   put($("#lost"), now ? "the console does not answer, or your session is over: what you see may be old" : "");
 }
 
+const WRONG = /^(WRONG: |! )?/;
 function show(anyway = false) {
   if (waiting && (anyway || !frozen())) {
     const page = waiting;
@@ -124,7 +125,8 @@ function show(anyway = false) {
       const old = document.getElementById(fresh.id);
       if (old) replace(old, fresh);
     }
-    if (same) document.title = page.title;
+    // of another page's title only whether something is wrong
+    document.title = same ? page.title : page.title.match(WRONG)[0] + document.title.replace(WRONG, "");
     const icon = $("link[rel=icon]"), next = $("link[rel=icon]", page);
     if (icon && next && icon.href !== next.href) icon.href = next.getAttribute("href");
     prepare();
@@ -204,11 +206,12 @@ function setHeld(value) {
 
 let last = null;
 function choose(box, range) {
-  const boxes = $$("[data-chooser] input[type=checkbox]");
+  const boxes = $$("[data-chooser] input[name=id]");
   const from = boxes.indexOf(last), to = boxes.indexOf(box);
   if (range && from >= 0) for (const each of boxes.slice(Math.min(from, to), Math.max(from, to) + 1)) each.checked = box.checked;
   last = box;
   const many = boxes.filter((each) => each.checked).length;
+  for (const every of $$("[data-all]")) { every.checked = many > 0 && many === boxes.length; every.indeterminate = many > 0 && many < boxes.length; }
   for (const words of $$("[data-marked]")) put(words, many ? `${many} chosen` : "None chosen");
   showFrozen();
 }
@@ -234,9 +237,11 @@ function goTo(row) {
   row.scrollIntoView({ block: "nearest" });
 }
 
-// The button of this key: in the row that has the focus, else the first of the page, else that of the verdict.
+// The button of this key: that for the rows that are chosen, else in the row that has the focus, else the first of the
+// page, else that of the verdict.
 function press(key) {
-  const places = [current(), $("main"), $("#verdict")].filter(Boolean);
+  const chooser = $("[data-chooser] input[name=id]:checked")?.closest("[data-chooser]");
+  const places = [chooser, current(), $("main"), $("#verdict")].filter(Boolean);
   places.map((place) => $(`[data-key="${key}"]:is(button, a)`, place)).find(Boolean)?.click();
 }
 
@@ -248,7 +253,7 @@ function tick(range) {
 const KEYS = {
   "/": () => { $(".find")?.classList.add("here"); $("#find")?.focus(); $("#find")?.select(); },
   j: () => step(1), k: () => step(-1), x: () => tick(false), X: () => tick(true),
-  "?": help, g: () => { went = Date.now(); },
+  a: () => $("[data-all]")?.click(), "?": help, g: () => { went = Date.now(); },
 };
 
 function onKey(event) {
@@ -267,13 +272,13 @@ function onKey(event) {
     if (field.matches?.("button, input, summary, a")) return;
     if (interval() < Infinity) { setHeld(!held); show(); }
   } else if (KEYS[event.key]) KEYS[event.key]();
-  else if ("tpsuc".includes(event.key)) press(event.key);
+  else if ("tplesu[]".includes(event.key)) press(event.key);
   else return;
   event.preventDefault();
 }
 
 const HELP = [["g o, g b, g q, g l, g a ...", "overview, buried, queues, live, activity ..."], ["/", "find"], ["j k", "next, previous row"],
-  ["x, shift-x", "choose a row, or all to here"], ["Enter", "open, or press what has the focus"], ["t", "try one"], ["p", "plan"],
+  ["x, shift-x, a", "choose a row, all to here, or all that are listed"], ["[ ]", "newer, older part of a list"], ["Enter", "open, or press what has the focus"], ["l", "look at what the verdict, or a run, is about"], ["t", "try one"], ["p", "plan"], ["e", "archive"],
   ["s", "stop a run"], ["u", "undo a run"], ["Space", "freeze what is live"], ["Esc", "out of a field"], ["?", "this"]];
 
 function help() {
@@ -334,10 +339,15 @@ function prepare() {
 }
 
 document.addEventListener("keydown", onKey);
-document.addEventListener("change", (event) => { if (event.target.closest?.("[data-chooser]") && event.target.type === "checkbox") choose(event.target, false); });
+document.addEventListener("change", (event) => {
+  const box = event.target;
+  if (!box.closest?.("[data-chooser]") || box.type !== "checkbox") return;
+  if ("all" in box.dataset) for (const each of $$("[data-chooser] input[name=id]")) each.checked = box.checked;
+  choose(box, false);
+});
 document.addEventListener("click", (event) => {
   const target = event.target;
-  if (event.shiftKey && target.matches("[data-chooser] input[type=checkbox]")) choose(target, true);
+  if (event.shiftKey && target.matches("[data-chooser] input[name=id]")) choose(target, true);
   const button = target.closest?.("button");
   if (button?.dataset.copy) copy(button);
   if (button && "zone" in button.dataset) { here = !here; stored.set("zone", here ? "here" : ""); showTimes(); }

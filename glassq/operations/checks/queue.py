@@ -128,7 +128,7 @@ def buried(operations: Operations, queue: Inspector, progress: Progress) -> Iter
     if many:
         yield Check("buried", None, f"{many} wait for a decision", "look with `glassq buried`")
     else:
-        yield Check("buried", True, f"nothing lies buried; {delayed} are delayed")
+        yield Check("buried", True, f"nothing is buried; {delayed} delayed")
 
 
 def lost(operations: Operations, queue: Inspector, progress: Progress) -> Iterator[Check]:
@@ -144,8 +144,8 @@ def lost(operations: Operations, queue: Inspector, progress: Progress) -> Iterat
             said = f"{found.looked} of {found.total} unfinished deliveries checked; all are in the queue"
             yield Check("lost", None, said, "ask again when less is going on")
         else:
-            state = "not over" if sees_all(queue) else "buried"
-            said = f"the queue holds all {found.total} deliveries that the ledger has as {state}"
+            state = "unfinished" if sees_all(queue) else "buried"
+            said = f"the queue holds each delivery that the ledger has as {state} ({found.total})"
             yield Check("lost", True, said)
         return
     said, tasks = found.words(), sum(delivery.source == SOURCE for delivery in found.deliveries)

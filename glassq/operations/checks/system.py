@@ -11,7 +11,6 @@ import re
 import sys
 import time
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +53,9 @@ _PROPERTIES = (
 
 
 def versions(operations: Operations) -> Iterator[Check]:
+    # the status asks for the disks alone, and this takes a while to load
+    from importlib.metadata import PackageNotFoundError, version
+
     found = [f"glassq {glassq.__version__}", f"Python {platform.python_version()}"]
     packages = list(_PACKAGES)
     # Another check says what the queue's engine lacks.

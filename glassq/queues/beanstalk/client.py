@@ -141,6 +141,7 @@ def _tube_stats(name: str, found: Mapping[str, str]) -> TubeStats:
         using=int(found["current-using"]),
         total=int(found["total-jobs"]),
         deleted=int(found["cmd-delete"]),
+        pause=int(found["pause"]),
     )
 
 

@@ -56,7 +56,7 @@ def all_facts(connection: BeanstalkConnection, url: QueueUrl, tubes: Sequence[st
     if again.reserved > (workers := consumers(connection, again)):
         yield _stuck(again.reserved, workers)
     else:
-        yield Fact("reserved", True, f"{again.reserved} reserved, connections that work: {workers}")
+        yield Fact("reserved", True, f"{again.reserved} reserved, by {workers} connections of consumers")
     yield from _binlog_size(connection, server, tubes)
     yield from _binlog_files(connection, url)
 

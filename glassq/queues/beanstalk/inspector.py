@@ -269,4 +269,4 @@ def _job(stats: JobStats, body: bytes) -> Job:
 
 def _counts(tube: TubeStats) -> TubeCounts:
     states = (tube.ready, tube.reserved, tube.delayed, tube.buried)
-    return TubeCounts(tube.name, *states, tube.waiting, tube.paused_for, tube.total, tube.deleted)
+    return TubeCounts(tube.name, *states, tube.waiting, tube.paused_for, tube.total, tube.deleted, tube.pause or None)

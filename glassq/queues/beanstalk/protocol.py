@@ -81,8 +81,9 @@ class JobStats:
 class TubeStats:
     """The number of jobs of a tube in each state. `paused_for` is in seconds, 0 if the tube is not paused.
 
-    `using` is the number of connections that put into it. `total` counts the jobs that were put into it, `deleted`
-    those that were deleted from it; both begin anew with the tube.
+    `pause` is the length of its pause in all, in seconds. `using` is the number of connections that put into it.
+    `total` counts the jobs that were put into it, `deleted` those that were deleted from it; both begin anew with the
+    tube.
     """
 
     name: str
@@ -95,6 +96,7 @@ class TubeStats:
     using: int = 0
     total: int = 0
     deleted: int = 0
+    pause: int = 0
 
 
 @dataclass(frozen=True, slots=True)

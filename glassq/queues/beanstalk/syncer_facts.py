@@ -95,8 +95,9 @@ def _how_it_does(status: Mapping[str, object]) -> str:
     rounds, asked = _number(status, "rounds"), _number(status, "asked")
     said = f"it proves what is on disk: {rounds:.0f} rounds"
     if rounds:
-        said += f" of {_number(status, 'seconds') / rounds * 1000:.1f} ms, {asked / rounds:.1f} questions in each"
-    said += f"; {_number(status, 'kept'):.0f} files have a link"
+        said += f" of {_number(status, 'seconds') / rounds * 1000:.1f} ms, {asked / rounds:.1f} requests in each"
+    kept = _number(status, "kept")
+    said += f"; {kept:.0f} file{'' if kept == 1 else 's'} kept by a link"
     if gaps := _number(status, "gaps"):
         said += f"; {gaps:.0f} came and went unseen, or are not beanstalkd's"
     return said

@@ -41,7 +41,7 @@ class SqsProducer(AwsProducer):
         row = self._shelf.by_ref(receipt.ref)
         if row is None:
             # whether anybody is there is the caller's next question
-            self._client.insist("get_queue_attributes", within=within, **self._client.of(self._tube, within=within))
+            self.ask(within)
             return False
         return self._shelf.delete(row)
 

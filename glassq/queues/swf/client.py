@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from glassq.queues.swf.place import SwfPlace
 
 # These name no domain: a token does, or `name`.
-_WITHOUT = ("respond_", "record_", "register_domain", "describe_domain")
+_WITHOUT = ("respond_", "record_", "register_domain")
 # So often an answer is sent whose connection broke.
 _TRIES = 3
 # A poll that fails so soon, in seconds, is made once more; after a pause where there were too many calls.

@@ -29,7 +29,7 @@ _ACTIONS = (
     *("RespondActivityTaskCompleted", "RespondActivityTaskFailed", "GetWorkflowExecutionHistory"),
     *("ListOpenWorkflowExecutions", "ListClosedWorkflowExecutions", "CountPendingActivityTasks"),
     *("CountOpenWorkflowExecutions", "CountPendingDecisionTasks"),
-    *("DescribeDomain", "DescribeWorkflowType", "DescribeActivityType"),
+    *("DescribeWorkflowType", "DescribeActivityType"),
 )
 # What an answer to PollForDecisionTask may hold is asked for as well (IAM and SWF: decisions are pseudo actions).
 _DECISIONS = (*("ScheduleActivityTask", "StartTimer", "CompleteWorkflowExecution", "ContinueAsNewWorkflowExecution"),)

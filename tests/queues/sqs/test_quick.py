@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from glassq.errors import QueueError, QueueUnavailable
+from glassq.errors import QueueError, QueueRefused, QueueUnavailable
 from glassq.queues.base import NewJob, Receipt
 from glassq.queues.shelf import Shelf
 from glassq.queues.sqs import receiver as receiving
@@ -144,3 +144,35 @@ def test_what_one_call_has_not_deleted_is_deleted_alone_or_told(quick: Quick, se
     assert all(isinstance(each, QueueUnavailable) for each in quick.failures)
     assert {*done, int(last.body)} & quick.there("reserved"), "they are worked again"
     quick.receiver.close()
+
+
+def test_what_is_parked_goes_ten_a_call(quick: Quick, service: SqsService) -> None:
+    make_queue(quick.client, f"{TUBE}.parked")
+    service.calls(clear=True)
+    told: list[str] = []
+    for _ in range(JOBS):
+        held = quick.receiver.reserve([TUBE], 0)
+        assert held is not None
+        move = quick.receiver.move
+        move(held, held.body, tube=f"{TUBE}.parked", put=told.append, then=[TUBE], failed=quick.failures.append)
+    assert quick.receiver.reserve([TUBE], 0) is None
+    calls = service.calls()
+    # 1, 1, 2, 4, 8, and then ten each time; the last receives find nothing
+    deleted = calls["DeleteMessage"] + calls["DeleteMessageBatch"]
+    assert (calls["SendMessageBatch"], deleted, calls["ReceiveMessage"], quick.failures) == (10, 10, 12, []), calls
+    assert told == [f"{TUBE}.parked"] * 10
+    assert (quick.there("ready"), quick.there("reserved"), quick.receiver.unproven) == (set(), set(), 0)
+
+
+def test_what_cannot_be_parked_is_there_and_its_consumer_knows(quick: Quick, service: SqsService) -> None:
+    held = quick.receiver.reserve([TUBE], 0)
+    assert held is not None
+    service.set(Faults(refuse=True))
+    try:
+        quick.receiver.move(held, held.body, tube="aside", put=lambda _: None, failed=quick.failures.append)
+        assert [type(error) for error in quick.failures] == [QueueRefused]
+        with pytest.raises(QueueRefused):
+            quick.receiver.reserve([TUBE], 0)
+    finally:
+        service.set()
+    assert quick.there("ready") == set(range(JOBS))
