@@ -99,6 +99,9 @@ class FetchedKeys:
         with self._changed:
             self._begin()
             document = self._documents.get(url) or self._add(url, read)
+            if document.value is None:
+                # also where another worker has fetched it since, as our own next try may be minutes away
+                self._look(document)
             value, age = cast("T | None", document.value), abs(time.time() - document.fetched)
             if value is None or age > USABLE:
                 self._want(document)
@@ -130,17 +133,20 @@ class FetchedKeys:
             threading.Thread(target=self._run, name="keys", daemon=True).start()
 
     def _add(self, url: str, read: Read[Any]) -> _Document:
-        """A new document, out of the directory if it lies there."""
+        """A new document, which nobody has looked for yet."""
         absent = [other for other, document in self._documents.items() if document.value is None]
         if len(absent) >= MAX_WANTED:
             # at random: then no sequence of pings decides which one
             del self._documents[self._random.choice(absent)]
         document = self._documents[url] = _Document(url, read)
+        return document
+
+    def _look(self, document: _Document) -> None:
+        """Takes the document out of the directory if it lies there."""
         try:
             self._accept(document, *self._load(document))
         except (OSError, ValueError):
-            log.debug("a key is not in the directory %s", fields(url=url))
-        return document
+            log.debug("a key is not in the directory %s", fields(url=document.url))
 
     def _load(self, document: _Document) -> tuple[Any, float]:
         """The document in the directory. Raises OSError or ValueError."""

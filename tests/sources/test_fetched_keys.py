@@ -86,6 +86,21 @@ def test_what_was_fetched_is_here_after_a_restart_and_for_other_workers(
     assert len(https_server.asked) == 1
 
 
+def test_what_another_worker_has_fetched_is_here_at_once_for_one_that_could_not_fetch_it(
+    keys: FetchedKeys, https_server: Target, tmp_path: Path
+) -> None:
+    url = f"{https_server.url}/a?body=key1"
+    # it does not know the server's authority, so its next try is seconds away
+    other = FetchedKeys(KeyDirectory(tmp_path / "keys"))
+    try:
+        unready(other, url)
+        other.settle(PATIENCE)
+        once_there(keys, url)
+        assert other.get(url, text) == "key1"
+    finally:
+        other.close()
+
+
 @pytest.mark.parametrize("spoil", ["others", "changed", "unreadable", "old"])
 def test_a_file_that_is_not_to_be_believed_is_fetched_again(
     keys: FetchedKeys, https_server: Target, fetching: Callable[..., FetchedKeys], tmp_path: Path, spoil: str
