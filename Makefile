@@ -61,9 +61,10 @@ demo: $(READY) $(if $(filter postgres,$(ENGINE)),$(POSTGRES)) ## run everything 
 	@$(BIN)/glassq demo $(if $(ENGINE),--engine $(ENGINE)) $$([ ! -t 1 ] || echo --keep) $(DEMO_ARGS)
 	$(missing)
 
-# Tests of real processes wait, too: six at a time on two cores. What failed is run again, alone, and
-# fails the target if it fails then, too. The last lines name the slowest tests, and those that were run a second time:
-# one that needed it is to be mended.
+# Tests of real processes wait, too: six at a time on two cores. What failed is run again, alone, and fails the target if
+# it fails then, too: whoever builds glassq is not stopped by a deadline that passed while the whole machine stood still.
+# The last lines name the slowest tests, and those that were run a second time. Each of these is a defect to be mended:
+# mostly a race, of the test or of glassq itself.
 test: $(DEV) $(REWRITTEN) ## the tests, on real servers and processes on loopback
 	@$(BIN)/python -m pytest --cache-clear -n 6 --dist worksteal --durations 10 $(TEST_ARGS) \
 		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none --durations 10 $(TEST_ARGS)

@@ -92,6 +92,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "files": frozenset(),
     "handler": frozenset({"errors"}),
     "headers": frozenset(),
+    "heaps": frozenset(),
     "metrics": frozenset({"log", "values"}),
     "descriptors": frozenset(),
     "log": frozenset({"descriptors"}),
@@ -149,6 +150,7 @@ MAY_KNOW: dict[str, frozenset[str]] = {
             "delivery",
             "settings",
             "values",
+            "heaps",
             "host",
             "in_effect",
             "routes",
@@ -194,7 +196,9 @@ MAY_KNOW: dict[str, frozenset[str]] = {
     "operations": EVERYTHING - {"cli", "console", "dev", "programs"},
     # operations mask what faces show
     "cli": EVERYTHING - {"console", "programs", "mask"},
-    "console": frozenset({"causes", "errors", "host", "http", "in_effect", "ledger", "log", "operations", "queues"})
+    "console": frozenset(
+        {"causes", "errors", "heaps", "host", "http", "in_effect", "ledger", "log", "operations", "queues"}
+    )
     | {"settings", "startcheck", "values"},
     "programs": EVERYTHING - {"cli", "dev", "operations"},
     # glassq/__init__.py: what the author of a handler imports

@@ -132,11 +132,14 @@ class Guard:
 
     def _asker(self, req: falcon.Request) -> str:
         context = req.context
-        # not by session: whoever may sign in begins as many as they like
+        # who looks far too often can press Stop all the same
+        does = "looks" if req.method in SAFE else "acts"
+        # Not by session: whoever may sign in begins as many as they like. But those without one are counted apart:
+        # programs that use somebody's forwarded port keep nobody out who has signed in.
+        if context.session is not None and self._doors.admitted(context.session, context.visitor) is not None:
+            return f"{context.session.door} {context.session.name} {does}"
         if context.visitor is not None:
-            return f"{context.visitor.door} {context.visitor.name}"
-        if context.session is not None:
-            return f"{context.session.door} {context.session.name}"
+            return f"{context.visitor.door} {context.visitor.name} has no session"
         # at this door all users of the machine have one address: none of them may keep out who has a link
         name = self._links.look({**context.params, **context.form}.get("code", ""))
         return f"link of {name}" if name else f"address {req.remote_addr}"

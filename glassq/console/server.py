@@ -18,6 +18,7 @@ from glassq.console.console import Console
 from glassq.console.guard import HEADERS, MAX_BODY
 from glassq.console.keys import open_key, state_directory
 from glassq.errors import SettingsError
+from glassq.heaps import limit_heaps
 from glassq.http.arbiter import TendingArbiter
 from glassq.http.gunicorn_log import GunicornLog
 from glassq.http.gunicorn_worker import BufferingWorker
@@ -134,6 +135,8 @@ class ConsoleServer(Application):  # type: ignore[misc]
         self._in_effect.start(self._in_effect.read(self.settings))
         for remark in (*self.settings.ignored, *self.settings.outdated):
             _log.warning("settings are wrong or outdated %s", fields(why=remark))
+        # its threads take turns at the interpreter anyway; what they free in heaps of their own would be a fifth of it
+        limit_heaps(1)
         try:
             TendingArbiter(self).run()
         except RuntimeError as error:

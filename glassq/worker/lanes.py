@@ -8,7 +8,6 @@ all leases, because a queue that hangs must not delay the deadlines.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import threading
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glassq import descriptors
+from glassq.heaps import limit_heaps
 from glassq.log import fields, logger
 from glassq.worker import child
 from glassq.worker.layout import State
@@ -42,8 +42,8 @@ SPARE = 8
 IDLE_END = 10.0
 # The stack of a lane's thread, in bytes: what it does is known, and handlers that are coroutines do not run in it.
 STACK = 512 << 10
-# mallopt(3): each of many threads would get a heap of its own.
-_M_ARENA_MAX, ARENAS = -8, 2
+# The heaps that the threads share.
+HEAPS = 2
 # Descriptors of a lane: queue, syncer, and the socket of a target; and of the rest of the process.
 _FILES, _MORE_FILES = 3, 256
 
@@ -235,8 +235,7 @@ def _keep(lanes: Lanes, over: threading.Event) -> None:
 
 def _make_room(lanes: int) -> None:
     """Raises the limits of this process for so many lanes, as far as that goes."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, ARENAS)
+    limit_heaps(HEAPS)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = lanes * _FILES + _MORE_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -112,9 +112,10 @@ class Night(House):
         for cause, count in CAUSES.items():
             for number in range(count):
                 self._ping(cause, number)
-        self._start_console()
         self._pool.ready()
         wait_for(lambda: self.buried() == sum(CAUSES.values()), f"all of it to be buried\n{self._pool.log()[-2000:]}")
+        # a damaged job is buried in place: after the first walk it would be found a minute later
+        self._start_console()
         self._release(key="itemId", slow=False)
         self._pool.send(signal.SIGHUP)
         self.target.down.remove("photos")

@@ -1,57 +1,20 @@
-"""For who hears the pages, enlarges them, or sees them in colours of their own: names, rows, focus, room."""
+"""For who hears the pages, or sees them in colours of their own: rows, focus, announcements (test_looks.py: names)."""
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.browser.conftest import DESK, PHONE, refreshed
-from tests.browser.layout import mislaid
-from tests.browser.test_looks import paths
 from tests.conftest import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from playwright.sync_api import Page
-
     from tests.browser.conftest import Tab
     from tests.browser.house import House
-
-# What is pressed or filled in.
-CONTROLS = ("button", "DisclosureTriangle", "textbox", "searchbox", "combobox", "checkbox", "radio")
-# WCAG 1.4.12: a page bears this without losing anything.
-SPACED = """() => {
-    const sheet = new CSSStyleSheet();
-    sheet.replaceSync(`
-        * { line-height: 1.5 !important; letter-spacing: .12em !important; word-spacing: .16em !important }
-        p { margin-bottom: 2em !important }`);
-    document.adoptedStyleSheets = [sheet];
-}"""
-ENLARGED = "document.documentElement.style.fontSize = '200%'"
-
-
-def heard(page: Page) -> list[tuple[str, str]]:
-    """The controls of a page as a screen reader has them: role and name."""
-    session = page.context.new_cdp_session(page)
-    nodes: list[dict[str, Any]] = session.send("Accessibility.getFullAXTree")["nodes"]
-    shown = [node for node in nodes if not node["ignored"]]
-    return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in shown]
-
-
-@pytest.mark.parametrize("half", [0, 1])
-def test_each_control_has_a_name_of_its_own(half: int, tab: Tab, house: House) -> None:
-    found = {}
-    # the tree of a body names what a stranger has named
-    for path in [path for path in paths(house) if "body=tree" not in path][half::2]:
-        tab.go(path)
-        names = Counter(name.strip() for role, name in heard(tab.page) if role in CONTROLS)
-        if wrong := [name for name, many in names.items() if many > 1 or not name]:
-            found[path] = wrong
-    assert found == {}
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
@@ -108,23 +71,6 @@ def test_what_changes_is_said_once(tab: Tab, house: House) -> None:
     told.filter(has_text="stands still").wait_for(state="attached")
     tab.press("Space")
     told.filter(has_text="live again").wait_for(state="attached")
-
-
-def test_nothing_is_lost_where_text_is_wide_large_or_the_screen_small(tab: Tab, house: House) -> None:
-    page, found = tab.page, []
-    for path in paths(house):
-        tab.go(path)
-        # of a screen of 1,280 pixels, a fourth
-        page.set_viewport_size({"width": 320, "height": 640})
-        found += [(path, "small", wrong) for wrong in mislaid(page)]
-        page.set_viewport_size(PHONE)
-        page.evaluate(SPACED)
-        found += [(path, "wide", wrong) for wrong in mislaid(page)]
-        page.set_viewport_size(DESK)
-        page.evaluate("document.adoptedStyleSheets = []")
-        page.evaluate(ENLARGED)
-        found += [(path, "large", wrong) for wrong in mislaid(page)]
-    assert not found, "\n".join(map(str, found[:20]))
 
 
 def test_colours_of_ones_own_and_no_movement(open_tab: Callable[..., Tab]) -> None:

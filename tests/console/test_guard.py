@@ -136,9 +136,13 @@ def test_a_person_asks_twenty_times_a_second_in_however_many_sessions(site: Site
     assert asked == [404] * int(AT_ONCE)
     answer = browser.get("/none")
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
-    # neither the other one nor what says nothing of the queue waits
+    # neither the other one, nor a button, nor what says nothing of the queue waits
+    assert browser.post("/none").status_code == 404
     assert other.get("/none").status_code == 404
     assert browser.get("/healthz").status_code == 200
+    # and what others ask at somebody's door, without a session, is counted apart
+    strangers = site.browser()
+    assert 429 in [strangers.get("/login").status_code for _ in range(int(AT_ONCE) + 1)]
     seconds[0] += 0.5
     assert [browser.get("/none").status_code for _ in range(11)] == [404] * 10 + [429]
 

@@ -12,6 +12,7 @@ import pytest
 
 from glassq import delivery
 from glassq.errors import NotDurable
+from tests.cli.conftest import working_in
 from tests.conftest import Beanstalkd, wait_for
 from tests.intake.conftest import empty
 from tests.intake.wire import HEALTH, Answer, body, request
@@ -157,6 +158,7 @@ def test_a_journal_that_is_removed_and_killed_workers_lose_no_acknowledged_ping(
     beanstalkd: Beanstalkd, start_web: Callable[..., Web]
 ) -> None:
     web = start_web(beanstalkd.url, workers=2)
+    wait_for(lambda: len(working_in(web.spool)) == 2, "both workers to have opened the journal")
     beanstalkd.stop()
     assert [answer.status for answer in at_once(web, 12)] == [200] * 12
     # in its midst a segment that is made may keep the directory, or a ping be refused

@@ -26,8 +26,8 @@ PAST = Path(sys.argv[3])
 class RememberingSampler(Sampler):
     """It has looked since yesterday."""
 
-    def __init__(self, operations: Any) -> None:
-        super().__init__(operations)
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
         sums: dict[float, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
         for name, samples in json.loads(PAST.read_text()).items():
             curve = self._curves.setdefault(name, Curve())
