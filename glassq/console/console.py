@@ -16,7 +16,6 @@ from glassq.console.keys import open_key, state_directory
 from glassq.console.limits import Places, Tries
 from glassq.console.links import Links
 from glassq.console.notes import Notes
-from glassq.console.pauses import Pausers, pauses
 from glassq.console.plans import Plans
 from glassq.console.render import Frame, Renderer
 from glassq.console.roles import VIA
@@ -28,6 +27,7 @@ from glassq.operations.census import Census
 from glassq.operations.doctor import Doctor
 from glassq.operations.find import MAX_CANDIDATES
 from glassq.operations.hints import adapt
+from glassq.operations.pauses import Pausers, pauses
 from glassq.operations.sampler import Sampler
 from glassq.operations.verdict import verdict
 
@@ -151,11 +151,11 @@ class Console:
         # who has not signed in sees nothing of the queue
         seen: dict[str, Any] = {}
         if actor is not None:
-            census = self.census.snapshot()
+            census, samples = self.census.snapshot(), self.sampler.view()
             seen = {
                 "verdict": self.verdict(),
                 "buried": census.total if census.looked_at is not None else None,
-                "paused": pauses(self.sampler.view(), self.pausers),
+                "paused": pauses(samples.tubes, samples.at, self.pausers) if samples.at else (),
             }
         return Frame(
             actor=actor,

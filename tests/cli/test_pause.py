@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,7 +46,8 @@ def test_all_tubes_of_ours_are_paused_and_no_other_until_they_are_resumed(queue:
     assert min(ours) > 100 * 365 * 86_400
     assert foreign == 0
     assert queue.reserve(0, ["glassq", MAIL]) is None
-    assert "tube glassq is paused" in cli("status").out
+    by = r"by \S+ \(\S+\), since 2\S+Z; to let it go on"
+    assert re.search(rf"tube glassq is paused until it is resumed, {by}", " ".join(cli("status").out.split()))
     assert cli("resume").out == f"tube glassq goes on\ntube {MAIL} goes on\n"
     assert queue.reserve(0, ["glassq"]) is not None
 
