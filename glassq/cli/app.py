@@ -126,17 +126,19 @@ class App:
         command = command or self.words
         return Acting(self.operations, self.adapt, did, chosen=chosen, filter_=filter_, command=command)
 
-    def has_done(self, did: str, *, done: int = 1, filter_: str = "", failed: str = "", warn: bool = True) -> None:
+    def has_done(
+        self, did: str, *, done: int = 1, filter_: str = "", failed: str = "", note: str = "", warn: bool = True
+    ) -> None:
         """Records what a command has done at once, with so many things (0: nothing, which is not recorded).
 
-        `failed` says why it could not be done after all. Raises SettingsError.
+        `failed` says why it could not be done after all, `note` what else came of it. Raises SettingsError.
         """
         from glassq.operations.activity import CameTo
         from glassq.operations.progress import Silent
 
         if done:
             log = self.operations.activities(self.progress() if warn else Silent())
-            came_to = CameTo("failed", done=0, failed=done, note=failed) if failed else CameTo(done=done)
+            came_to = CameTo("failed", done=0, failed=done, note=failed) if failed else CameTo(done=done, note=note)
             log.record(did, came_to, command=self.words, filter_=filter_, chosen=done)
 
     def operator(self) -> str:

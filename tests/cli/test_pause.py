@@ -72,6 +72,24 @@ def test_one_tube_is_paused_for_so_long(queue: Queue, cli: Cli) -> None:
 
 
 @pytest.mark.usefixtures("tubes")
+def test_a_pause_of_everything_leaves_a_longer_one(queue: Queue, cli: Cli) -> None:
+    assert cli("pause", MAIL, "--for", "12h").code == 0
+    said = cli("pause", "--for", "10m")
+    assert said.code == 0
+    assert said.out.splitlines()[:2] == [
+        "tube glassq is paused for 10m: what runs goes on, the rest waits",
+        f"tube {MAIL} is paused for longer than that, and stays so",
+    ]
+    main, mail = paused_for(queue, "glassq", MAIL)
+    assert (0 < main <= 600, mail > 11 * 3_600) == (True, True)
+    assert f"and stay so: {MAIL}" in cli("activity", "--json").json["activities"][0]["note"]
+    assert {"tube": MAIL, "paused": True} in cli("pause", "--for", "5m", "--json").json["tubes"]
+    # who names it means it
+    assert cli("pause", MAIL, "--for", "10m").code == 0
+    assert paused_for(queue, MAIL)[0] <= 600
+
+
+@pytest.mark.usefixtures("tubes")
 def test_less_than_a_second_is_a_second(queue: Queue, cli: Cli) -> None:
     assert "is paused for 1s" in cli("pause", "glassq", "--for", "1ms").out
 
