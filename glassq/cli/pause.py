@@ -26,8 +26,8 @@ def tell_paused(
 ) -> int:
     """Says which tubes or queues (`kind`) are paused, and for how long that holds; returns the exit code.
 
-    `held` is what they hold, `lasting` what else can be done. `kept`: the engine does not forget it. `longer` are those that are
-    paused for longer, and stay so.
+    `held` is what they hold, `lasting` what else can be done. `kept`: the engine does not forget it. `longer` are
+    those that are paused for longer, and stay so.
     """
     if as_json:
         told = {**paused, **dict.fromkeys(longer, True)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,10 +15,14 @@ _COMMAND = re.compile(r"`glassq ([^`]*)`")
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What to do next: `words` say why, `command` is what follows `glassq` on the command line ("": none does)."""
+    """What to do next: `words` say why, `command` is what follows `glassq` on the command line ("": none does).
+
+    `about` is what faces may show in another way.
+    """
 
     words: str
     command: str = ""
+    about: Literal["", "buried", "paused"] = ""
 
     def __str__(self) -> str:
         return f"{self.words}: `glassq {self.command}`" if self.command else self.words

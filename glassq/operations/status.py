@@ -248,12 +248,12 @@ def _queue_hints(operations: Operations, seen: QueueStatus, facts: Iterable[Fact
         # its many patterns take a while to compile
         from glassq.operations.groups import summary
 
-        yield summary(buried) or Hint("1 delivery is buried", "buried")
+        yield summary(buried) or Hint("1 delivery is buried", "buried", "buried")
     yield from (Hint(str(fact)) for fact in facts)
     pausers, now = Pausers(operations), operations.clock()
     for tube in seen.tubes:
         for pause in pauses((tube,), now, pausers):
-            yield Hint(f"{pause}; to let it go on", f"resume {shlex.quote(tube.name)}")
+            yield Hint(f"{pause}; to let it go on", f"resume {shlex.quote(tube.name)}", "paused")
     yield from worker_queues.hints(operations, seen.tubes)
     yield from parked.hints(operations, seen.tubes)
     yield from route_tubes.hints(operations, seen.tubes)
