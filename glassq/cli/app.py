@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shlex
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,8 +17,7 @@ import click
 from glassq import settings as configuration
 from glassq.cli.nearby import settings_nearby
 from glassq.errors import InvalidRequest, SettingsError
-from glassq.operations import Operations
-from glassq.operations.hints import adapt, adapt_hints
+from glassq.operations import Operations, hints
 from glassq.values import QueueUrl
 
 if TYPE_CHECKING:
@@ -94,16 +92,15 @@ class App:
 
     def command(self, words: str) -> str:
         """`glassq WORDS` as it is typed for these settings, for hints that name a command."""
-        config = f" --config {shlex.quote(self.config)}" if self.config else ""
-        return f"`glassq{config} {words}`"
+        return hints.command(words, self.config)
 
     def adapt(self, text: str) -> str:
         """The text with each command of ours in it as it is typed for these settings."""
-        return adapt(text, self.command)
+        return hints.adapt(text, self.config)
 
     def adapt_hints(self, document: dict[str, Any]) -> dict[str, Any]:
         """The JSON document with its hints adapted."""
-        return adapt_hints(document, self.adapt)
+        return hints.adapt_hints(document, self.adapt)
 
     @cached_property
     def operations(self) -> Operations:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -22,11 +21,10 @@ from glassq.console.roles import VIA
 from glassq.console.runs import Runs
 from glassq.console.sessions import Sessions
 from glassq.console.trail import Trail
-from glassq.operations import Operations
+from glassq.operations import Operations, hints
 from glassq.operations.census import Census
 from glassq.operations.doctor import Doctor
 from glassq.operations.find import MAX_CANDIDATES
-from glassq.operations.hints import adapt
 from glassq.operations.pauses import Pausers, pauses
 from glassq.operations.sampler import Sampler
 from glassq.operations.verdict import verdict
@@ -137,12 +135,11 @@ class Console:
 
     def command(self, words: str) -> str:
         """`glassq WORDS` as it is typed for these settings."""
-        config = f" --config {shlex.quote(self._config)}" if self._config else ""
-        return f"`glassq{config} {words}`"
+        return hints.command(words, self._config)
 
     def adapt(self, text: str) -> str:
         """The text with each command of ours in it as it is typed for these settings."""
-        return adapt(text, self.command)
+        return hints.adapt(text, self._config)
 
     def frame(self, actor: Actor | None, url: str) -> Frame:
         """What stands on the page of this path and query; "" where it is no page of its own."""

@@ -41,6 +41,12 @@ def adapt_hints(document: dict[str, Any], adapt: Callable[[str], str]) -> dict[s
     return {**document, "hints": [adapt(hint) for hint in document["hints"]]}
 
 
-def adapt(text: str, command: Callable[[str], str]) -> str:
-    """The text with each `glassq ...` in it replaced by what `command` makes of the words after `glassq`."""
-    return _COMMAND.sub(lambda found: command(found[1]), text)
+def command(words: str, config: str | None) -> str:
+    """`glassq WORDS` as it is typed for the settings that --config names so (None: it is not needed)."""
+    option = f" --config {shlex.quote(config)}" if config else ""
+    return f"`glassq{option} {words}`"
+
+
+def adapt(text: str, config: str | None) -> str:
+    """The text with each `glassq ...` in it as `command` has it."""
+    return _COMMAND.sub(lambda found: command(found[1], config), text)
