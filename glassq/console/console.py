@@ -12,7 +12,7 @@ from glassq.console.assets import Assets
 from glassq.console.doors import Doors
 from glassq.console.guard import TWIN
 from glassq.console.keys import open_key, state_directory
-from glassq.console.limits import Places, Tries
+from glassq.console.limits import ConcurrencyLimit, Tries
 from glassq.console.links import Links
 from glassq.console.notes import Notes
 from glassq.console.plans import Plans
@@ -77,9 +77,9 @@ class Console:
         self.sessions = Sessions(key, directory, self._unix)
         self.links = Links(key, self._unix)
         self.tries = Tries(LOGINS, LOGIN_PAUSE, time.monotonic)
-        self.searches = Places(SEARCHES, 1, "searches")
-        self.lookups = Places(LOOKUPS, LOOKUPS, "looks at single deliveries")
-        self.pages = Places(PAGES, PAGES_EACH, "pages")
+        self.searches = ConcurrencyLimit(SEARCHES, 1, "searches")
+        self.lookups = ConcurrencyLimit(LOOKUPS, LOOKUPS, "looks at single deliveries")
+        self.pages = ConcurrencyLimit(PAGES, PAGES_EACH, "pages")
         self.assets = Assets()
         self.renderer = Renderer(self.assets, self.base, self.adapt)
         self.operations = self._operations(ITSELF)
