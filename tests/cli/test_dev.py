@@ -165,7 +165,8 @@ def page(url: str) -> str:
 
 def consoles(home: Path) -> list[int]:
     """The processes of the console of this directory, from their first moment on."""
-    names = re.compile(rb"glassq-console|glassq\.programs\.console")
+    # a process of tests.forked has the words of the server that it was forked from, which loads all programs
+    names = re.compile(rb"gunicorn: .*\[glassq-console\]|\0(glassq\.programs\.console|[^\0]*/glassq-console)\0")
     return [pid for pid in working_in(home) if names.search(Path(f"/proc/{pid}/cmdline").read_bytes())]
 
 
