@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from glassq.bodies import BodyStore
     from glassq.delivery import Delivery
     from glassq.queues.base import State
     from glassq.settings import Settings
@@ -179,7 +180,7 @@ def store(cli: Cli) -> DirectoryBodies:
     return made
 
 
-def a_large_one(store: DirectoryBodies) -> Delivery:
+def a_large_one(store: BodyStore) -> Delivery:
     told = a_delivery(body=b"")
     writer = store.begin(told.id)
     writer.write(b"large")
@@ -231,12 +232,23 @@ def test_a_sweep_that_knows_the_new_queue_leaves_what_has_stayed(
     assert (swept.orphans, "1 may be named by other" in swept.unsure) == (0, True)
 
 
+@pytest.mark.parametrize("kind", ["directory", "table"])
 def test_a_store_that_has_two_names_keeps_the_body(
-    queue: Queue, there: Queue, cli: Cli, other: Beanstalkd, store: DirectoryBodies
+    queue: Queue, there: Queue, cli: Cli, other: Beanstalkd, request: pytest.FixtureRequest, kind: str
 ) -> None:
+    if kind == "directory":
+        (alias := cli.directory / "alias").symlink_to(place := cli.directory / "bodies")
+        names = [f"file://{place}", f"file://{alias}"]
+    else:
+        url = fresh_url(request.getfixturevalue("postgres"))
+        names = [url, url.replace("postgres://", "postgresql://")]
+    here, elsewhere = load(str(cli.file), {}), at(cli, other, names[1])
+    here = msgspec.structs.replace(here, bodies=msgspec.structs.replace(here.bodies, url=BodiesUrl(names[0])))
+    move = move_engine.between(Operations(here, actor="me"), elsewhere)
+    assert move.names_other_store
+    store = move.origin.bodies
+    store.prepare()
     put(queue, told := a_large_one(store), "ready")
-    (alias := cli.directory / "alias").symlink_to(store.directory)
-    move = move_engine.between(Operations(load(str(cli.file), {}), actor="me"), at(cli, other, f"file://{alias}"))
     with move.origin.queue() as old, move.target.queue() as new:
         report = move_engine.carry_out(move, old, new, move_engine.plan(move, old, Silent()), Silent())
     assert (report.error, report.count(Did.MOVED)) == (None, 1)
