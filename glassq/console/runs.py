@@ -163,10 +163,9 @@ class Runs:
         """The run before this process that put back what the run archived, or was to; the newest."""
         if not run.file:
             return None
-        undoing = f"glassq {_restore(run.file)}"
         with self._itself.ledger() as ledger:
             told = ledger.activities(did="restore", since=run.began)
-        return next((recorded(each) for each in told if each.run and each.command == undoing), None)
+        return next((recorded(each) for each in told if each.run and each.filter == run.file), None)
 
     def stop(self, id_: str, actor: Actor) -> None:
         """Ends it between two deliveries; does nothing to one that is over. Raises NotFound and Conflict."""
@@ -204,8 +203,9 @@ class Runs:
             chosen=count,
             work=restoring(Path(run.file)),
             cause=run.cause,
+            filter_=run.file,
         )
-        return self.begin(plan, actor, command=_restore(run.file))
+        return self.begin(plan, actor, command=f"restore {shlex.quote(run.file)}")
 
     def _carry(self, execution: Execution) -> None:
         try:
@@ -234,8 +234,3 @@ def restoring(file: Path) -> Work:
             return restore.carry_out(operations, queue, plan, progress)
 
     return carry_out
-
-
-def _restore(file: str) -> str:
-    """The command that puts back what is in the file."""
-    return f"restore {shlex.quote(file)}"
