@@ -85,7 +85,7 @@ def look(site: Site) -> None:
     with console.operations.looking() as queue:
         console.sampler.step(queue)
         console.census.step(queue)
-    console.doctor.examine_now()
+    console.doctor._examine()
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,7 @@ def look(site: Site) -> None:
             console.sampler.step(queue)
             site.clock.go_on(5)
         console.census.step(queue)
-    console.doctor.examine_now()
+    console.doctor._examine()
 
 
 @pytest.fixture
