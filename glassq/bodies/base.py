@@ -99,7 +99,10 @@ class BodyStore(Protocol):
         """The body, live or done, to read. The caller closes it."""
 
     def touch(self, key: str) -> None:
-        """Who puts a new form of a delivery calls this before the put: its job moves, and no sweep can see it there."""
+        """Who puts a new form of a delivery calls this before the put: its job moves, and no sweep can see it there.
+
+        A body that is done is live again. Nothing happens if it is not there.
+        """
 
     def link(self, key: str, new: str) -> None:
         """Makes the body durable under another key as well. Deleting one of them leaves the other."""
@@ -114,13 +117,13 @@ class BodyStore(Protocol):
         """All bodies, in no order."""
 
     def hold(self, holder: str, since: float | None, about: str) -> None:
-        """This journal names no body that was touched before `since` (None: as before); see holders.py."""
+        """This journal or queue names no body that was touched before `since` (None: as before); see holders.py."""
 
     def holders(self) -> Iterator[Holder]:
-        """The journals that may name bodies."""
+        """The journals and queues that may name bodies."""
 
     def let_go(self, holder: str) -> None:
-        """This journal names no bodies any more."""
+        """This journal or queue names no bodies any more."""
 
     def free(self) -> int:
         """How many bytes more it takes now; NO_LIMIT where it does not know."""

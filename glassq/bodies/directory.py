@@ -3,7 +3,7 @@
 DIR/unfinished/KEY   is being written
 DIR/live/KEY         whole and on disk: a job may name it
 DIR/done/KEY         its job is over; the sweep removes it in time
-DIR/holders/         the journals that may name bodies (holders.py)
+DIR/holders/         the journals and queues that may name bodies (holders.py)
 
 A file is renamed from one to the next, and keeps its bytes. Its time of modification says when it was touched last.
 """
@@ -78,8 +78,15 @@ class DirectoryBodies:
             raise self._lost(key)
 
     def touch(self, key: str) -> None:
-        with self._errors("cannot be written"), suppress(FileNotFoundError):
-            os.utime(self._path("live", key))
+        live, done = self._path("live", key), self._path("done", key)
+        with self._errors("cannot be written"):
+            try:
+                os.utime(live)
+            except FileNotFoundError:
+                with suppress(FileNotFoundError):
+                    os.utime(done)
+                    done.rename(live)
+                    sync_directory(live.parent)
 
     def link(self, key: str, new: str) -> None:
         target = self._path("live", new)

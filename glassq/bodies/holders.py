@@ -1,14 +1,17 @@
-"""The intake journals that may name bodies of a store. Several hosts may share the store, and none reads another's.
+"""The intake journals and queues that may name bodies of a store. Several hosts may share the store, and none reads
+another's journal; while deliveries move to another engine, two queues share it.
 
-DIR/holders/ID   the journal with this id: the time before which it names no body, and whose it is
+DIR/holders/ID   the journal or queue with this id: the time before which it names no body, and whose it is
 
 Whoever writes the journal says that anew every few minutes; while deliveries wait in it, the time stands still. So the
-sweep of another host knows which bodies it must leave alone, also while the journal's own host is down.
+sweep of another host knows which bodies it must leave alone, also while the journal's own host is down. A queue may
+name any body; intake and pool say that of theirs (queue_holder.py).
 """
 
 from __future__ import annotations
 
 import math
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +25,7 @@ NAME = "holders"
 
 
 class Holder(NamedTuple):
-    """A journal that may name each body that was touched at `since` or later (Unix time).
+    """A journal or a queue that may name each body that was touched at `since` or later (Unix time).
 
     `seen` is when it said so; `about` is whose it is, for people.
     """
@@ -34,7 +37,7 @@ class Holder(NamedTuple):
 
 
 def hold(directory: Path, key: str, since: float | None, about: str) -> None:
-    """Says that this journal names no body of before `since` (None: as before); a loss of power may lose that.
+    """Says that this journal or queue names no body of before `since` (None: as before); a loss of power may lose that.
 
     Raises OSError.
     """
@@ -42,13 +45,19 @@ def hold(directory: Path, key: str, since: float | None, about: str) -> None:
     make_directory(place.parent)
     if since is None:
         since = _holder(place).since if place.exists() else 0.0
-    new = place.with_name(f".{key}.new")
+    # several processes may say it at once
+    new = place.with_name(f".{key}.{os.urandom(4).hex()}.new")
     new.write_text(as_text(since, about), "utf-8")
+    if os.geteuid() == 0:
+        # an operator acts as root
+        owner = directory.stat()
+        for each in (place.parent, new):
+            os.chown(each, owner.st_uid, owner.st_gid, follow_symlinks=False)
     new.replace(place)
 
 
 def holders(directory: Path) -> Iterator[Holder]:
-    """All journals of which this is known. One whose file is torn may name any body. Raises OSError."""
+    """All journals and queues of which this is known. One whose file is torn may name any body. Raises OSError."""
     with suppress(FileNotFoundError):
         for place in sorted((directory / NAME).iterdir()):
             if place.name[0] != ".":
@@ -60,7 +69,7 @@ def _holder(place: Path) -> Holder:
 
 
 def as_text(since: float, about: str) -> str:
-    """What is written down of a journal."""
+    """What is written down of a journal or a queue."""
     return f"{since:.0f} {about}\n"
 
 
@@ -75,5 +84,5 @@ def from_text(key: str, text: str, seen: float) -> Holder:
 
 
 def drop(directory: Path, key: str) -> None:
-    """Forgets a journal. Raises OSError."""
+    """Forgets a journal or a queue. Raises OSError."""
     (directory / NAME / key).unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 PREFIX/data/KEY        the bytes
 PREFIX/live/KEY        empty: a job may name it; when it was written is when the body was touched last
 PREFIX/done/KEY        empty: its job is over
-PREFIX/holders/KEY     the journals that may name bodies (holders.py)
+PREFIX/holders/KEY     the journals and queues that may name bodies (holders.py)
 PREFIX/looked          empty: when all jobs were looked at last
 
 An object is there as a whole or not at all. Data comes before its mark, and goes after it; without a mark it is
@@ -87,8 +87,9 @@ class ObjectBodies:
         return cast("BinaryIO", io.BufferedReader(_ObjectReader(self._bucket, found), CHUNK))
 
     def touch(self, key: str) -> None:
-        if self._bucket.find(self._name("live", key)) is not None:
+        if any(self._bucket.find(self._name(state, key)) is not None for state in _STATES):
             self._mark("live", key)
+            self._bucket.delete(self._name("done", key))
 
     def link(self, key: str, new: str) -> None:
         with self.open(key) as old:

@@ -6,7 +6,7 @@ at, and at most once in some hours. An orphan becomes "done", and can be read fo
 
 No job escapes by moving meanwhile: who puts a new form of a delivery touches its body first, and what was touched is
 left alone; who moves it from the journal to the queue is seen in one of the two, because the journal is read first.
-The journals of other hosts say themselves which bodies they may name (holders.py).
+The journals of other hosts, and other queues, say themselves which bodies they may name (holders.py).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from glassq.bodies.base import owner
 from glassq.bodies.opening import open_bodies
+from glassq.bodies.queue_holder import queue_id
 from glassq.delivery import decode
 from glassq.errors import DamagedDelivery, SearchIncomplete, Unsupported
 from glassq.journal import Journal, journal_id
@@ -42,7 +43,7 @@ GRACE = 3600.0
 FULL_GRACE = 30.0
 # At most so often are all jobs looked at, in seconds; and so long after a look that failed.
 SCAN_EVERY, SCAN_AGAIN = 6 * 3600.0, 600.0
-# A journal that has said nothing for so long is gone for good, in seconds.
+# A journal or a queue that has said nothing for so long is gone for good, in seconds.
 MAX_SILENCE = 30 * 86_400.0
 
 
@@ -94,18 +95,19 @@ def count_bodies(store: BodyStore, now: float | None = None) -> BodyCounts:
 class Sweeper:
     """Sweeps one store. `retention` of done bodies is in seconds, `done_max` in bytes.
 
-    `holder` is the id of this host's own journal, which `named` looks into ("": there is none).
+    `own` are the ids of the journal and the queue that `named` looks into.
     """
 
     store: BodyStore
     retention: float
     done_max: int
-    holder: str = ""
+    own: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """That of the settings."""
-        ledger, own = settings.ledger, journal_id(Path(settings.intake.journal))
+        ledger = settings.ledger
+        own = frozenset({journal_id(Path(settings.intake.journal)), queue_id(settings.queue.url)})
         retention = ledger.retention if ledger.keep_bodies else 0.0
         return cls(open_bodies(settings), retention, settings.bodies.done_max, own)
 
@@ -136,14 +138,14 @@ class Sweeper:
             return swept._replace(unsure=str(error))
         since, abouts = self._held(now)
         held = {info.key for info in found if info.key in orphans and info.touched >= since}
-        unsure = f"{len(held)} may be named by other journals: {', '.join(abouts)}" if held else ""
+        unsure = f"{len(held)} may be named by other journals or queues: {', '.join(abouts)}" if held else ""
         return swept._replace(looked=True, orphans=self._retire(orphans - held, now - safe_age), unsure=unsure)
 
     def _held(self, now: float) -> tuple[float, list[str]]:
-        """From when on other hosts' journals may name bodies, and whose journals those are."""
+        """From when on other journals or queues may name bodies, and whose those are."""
         since, abouts = now, []
         for holder in self.store.holders():
-            if holder.key == self.holder:
+            if holder.key in self.own:
                 continue
             if now - holder.seen > MAX_SILENCE:
                 self.store.let_go(holder.key)

@@ -2,7 +2,7 @@
 
 glassq_bodies          one row a body: its state, its size, when it was touched last
 glassq_body_chunks     its bytes, CHUNK in each row
-glassq_body_holders    the journals that may name bodies (holders.py)
+glassq_body_holders    the journals and queues that may name bodies (holders.py)
 glassq_body_looks      when all jobs were looked at last
 
 A body and its chunks come in one transaction, and go in one: none is ever unfinished. Times are the server's.
@@ -125,7 +125,7 @@ class TableBodies:
     def touch(self, key: str) -> None:
         self._rows(
             "cannot be written",
-            "UPDATE glassq_bodies SET touched = clock_timestamp() WHERE key = %s AND state = 'live'",
+            "UPDATE glassq_bodies SET state = 'live', touched = clock_timestamp() WHERE key = %s",
             key,
         )
 

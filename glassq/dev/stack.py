@@ -136,20 +136,22 @@ class Stack:
             self.tasks_door = door
         return ""
 
-    def start_console(self) -> str:
-        """Starts glassq-console, on CONSOLE_PORT or another free one of this machine.
+    def start_console(self, port: int | None = None) -> str:
+        """Starts glassq-console on this port of 127.0.0.1; None: on CONSOLE_PORT, or another free one.
 
         Returns why it cannot run, else "": nothing else depends on it.
         """
         try:
-            port = CONSOLE_PORT
-            Door(Bind(f"127.0.0.1:{port}")).check_free()
-        except StackError:
+            _console_door(port or CONSOLE_PORT).check_free()
+        except StackError as error:
+            if port:
+                return str(error)
             port = free_port()
+        port = port or CONSOLE_PORT
         command = [*daemons.command("console", self.config), "--foreground", str(port), "--life", "0"]
         server = ServerProcess("console", command, stop=signal.SIGTERM)
         spawn = self._start(server)
-        door = Door(Bind(f"127.0.0.1:{port}"), "[console] bind")
+        door = _console_door(port)
         try:
             self._wait_for(door, "console")
         except StackError as error:
@@ -255,6 +257,10 @@ class Stack:
             lines = self._log(name).read_text(errors="replace").splitlines()
             return "".join(f"\n    {line}" for line in lines[-5:]) + f"\n    (whole log: {self._log(name)})"
         return ""
+
+
+def _console_door(port: int) -> Door:
+    return Door(Bind(f"127.0.0.1:{port}"), "--console-port")
 
 
 def _who() -> str:

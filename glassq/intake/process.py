@@ -48,7 +48,7 @@ class IntakeProcess:
         journal_first = settings.intake.acknowledge == "journal"
         self.state = IntakeState(counters.journaling, journal_first=journal_first)
         bodies = open_bodies(settings)
-        holder, waiting = BodyHolder(bodies, self.journal), WaitingBodies.of(settings, self.journal)
+        holder, waiting = BodyHolder(bodies, self.journal, settings.queue.url), WaitingBodies.of(settings, self.journal)
 
         def tend() -> None:
             holder.tend()

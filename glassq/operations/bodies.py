@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from glassq.bodies.queue_holder import hold_queue
 from glassq.bodies.sweep import BodyCounts, Sweeper, Swept, count_bodies, journaled_jobs, named_in
 from glassq.errors import BodyError
 from glassq.values import without_password
@@ -48,4 +49,7 @@ def sweep(operations: Operations, queue: Inspector, progress: Progress) -> Swept
         journaled = list(journaled_jobs(operations.settings))
         return named_in(wanted, journaled, queue)
 
-    return Sweeper.of(operations.settings).sweep(named)
+    swept = Sweeper.of(operations.settings).sweep(named)
+    # for the sweeps of others
+    hold_queue(operations.bodies, operations.settings.queue.url)
+    return swept

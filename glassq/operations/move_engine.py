@@ -6,12 +6,16 @@ What an engine cannot show is received (move_received.py).
 
 from __future__ import annotations
 
+import os
+import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from glassq.bodies import write_all
-from glassq.errors import BodyError, BodyLost, InvalidRequest, JobTooBig, SettingsError, Stopped
+from glassq.bodies.queue_holder import hold_queue, queue_id
+from glassq.errors import BodyError, BodyLost, InvalidRequest, JobTooBig, QueueError, SettingsError, Stopped
 from glassq.operations import Operations
 from glassq.operations.bulk import Plan, act_on_packet, plan_found, run, state_words
 from glassq.operations.filters import Filter
@@ -28,7 +32,6 @@ from glassq.values import without_password
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from glassq.errors import QueueError
     from glassq.operations.bulk import Chosen
     from glassq.operations.find import Found
     from glassq.operations.progress import Progress
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 INTERVAL = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EngineMove:
     """Two installations that differ in the engine of their queue: deliveries go from `origin` to `target`."""
 
@@ -48,9 +51,29 @@ class EngineMove:
     target: Operations
 
     @property
-    def copies_bodies(self) -> bool:
-        """Whether large bodies lie elsewhere there."""
+    def names_other_store(self) -> bool:
+        """Whether large bodies have another URL there."""
         return str(self.origin.settings.bodies.url) != str(self.target.settings.bodies.url)
+
+    @cached_property
+    def copies_bodies(self) -> bool:
+        """Whether large bodies lie elsewhere there: two URLs may name one store. Raises BodyError."""
+        if not self.names_other_store:
+            return False
+        here, there = self.origin.bodies, self.target.bodies
+        mark = f"move-{os.urandom(8).hex()}"
+        there.prepare()
+        # of now: it holds no orphan, should it stay
+        there.hold(mark, time.time(), "a move that looks whether two stores are one")
+        try:
+            return all(holder.key != mark for holder in here.holders())
+        finally:
+            there.let_go(mark)
+
+    def hold(self) -> None:
+        """Says that jobs of both queues name bodies, also where one store serves both. Raises BodyError."""
+        for each in (self.origin, self.target):
+            hold_queue(each.bodies, each.settings.queue.url)
 
     def left_behind(self) -> Iterator[str]:
         """What is not moved, a sentence each."""
@@ -60,7 +83,7 @@ class EngineMove:
                 f"the ledger stays in {without_password(here.ledger.url)}: there `glassq show` knows what happened "
                 "until now; a delivery carries the story of its own attempts"
             )
-        if not self.copies_bodies:
+        if not self.names_other_store:
             yield f"large bodies stay in {without_password(str(here.bodies.url))}: [bodies] url must name it there, too"
         if here.push is not None and there.push is not None and here.push.names != there.push.names:
             yield (
@@ -141,6 +164,10 @@ def carry_out(
             break
         idle = not following.chosen and not unseen(move, queue)
         _pass(move, queue, there, following, report, progress)
+    # else its silence ends it
+    with suppress(BodyError, QueueError):
+        if report.error is None and not left(move, queue):
+            move.origin.bodies.let_go(queue_id(move.origin.settings.queue.url))
     return report
 
 
@@ -192,13 +219,17 @@ def _change(
 
 def _left(move: EngineMove, found: Found) -> None:
     """It is in the other queue alone: so are its bodies, where they went along."""
-    if move.copies_bodies:
+    if found.delivery is not None and found.delivery.stored_keys and move.copies_bodies:
         move.origin.delete_body(found.delivery)
 
 
 def _put(move: EngineMove, there: Inspector, packet: Sequence[Found]) -> list[str | QueueError]:
     """Puts these jobs there, with what they have stored; for each its reference, or what went wrong."""
     forms = [_form(move, found) for found in packet]
+    needs_store = move.target.settings.queue.url.needs_store
+    deliveries = [found.delivery for found in packet if found.delivery is not None]
+    if any(each.stored_keys or needs_store(len(each.body)) for each in deliveries):
+        move.hold()
     answers = iter(there.insert_all([form for form in forms if isinstance(form, NewForm)]))
     return [next(answers) if isinstance(form, NewForm) else form for form in forms]
 

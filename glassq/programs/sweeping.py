@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from setproctitle import setproctitle
 
 from glassq.bodies import open_bodies
+from glassq.bodies.queue_holder import hold_queue
 from glassq.bodies.sweep import SCAN_AGAIN, SCAN_EVERY, Sweeper, journaled_jobs, named_in
 from glassq.errors import BodyError, JournalError, QueueError
 from glassq.log import fields, logger
@@ -47,6 +48,8 @@ def sweep(settings: Settings) -> int:
                 return 0
             looks = time.time() - sweeper.store.looked() > SCAN_EVERY
             swept = sweeper.sweep((lambda wanted: _named(settings, sweeper.store, wanted)) if looks else None)
+            # for the sweeps of others; on a full disk what is done goes first
+            hold_queue(sweeper.store, settings.queue.url)
     except (BodyError, QueueError, JournalError, OSError) as error:
         log.error("large bodies cannot be swept %s", fields(why=error))
         return 0

@@ -81,7 +81,6 @@ def test_a_body_lives_is_done_and_goes(store: BodyStore) -> None:
     store.touch(key)
     store.retire(key)
     store.retire(key)
-    store.touch(key)
     assert states(store) == {key: "done"}
     assert read(store, key) == BODY
     store.delete(key, "live")
@@ -91,6 +90,20 @@ def test_a_body_lives_is_done_and_goes(store: BodyStore) -> None:
     assert states(store) == {}
     with pytest.raises(BodyLost, match=key):
         store.open(key)
+
+
+def test_a_body_that_is_touched_when_it_is_done_is_live_again(store: BodyStore) -> None:
+    """Its job is there after all, and comes in a new form."""
+    key, stored = put(store, BODY)
+    store.retire(key)
+    store.touch(key)
+    assert states(store) == {key: "live"}
+    check(store, key, stored)
+    # no mark of the old state is left
+    store.delete(key, "done")
+    assert states(store) == {key: "live"}
+    store.touch(gone := new_id())
+    assert gone not in states(store)
 
 
 def test_two_deliveries_share_a_body_and_neither_takes_it_from_the_other(store: BodyStore) -> None:

@@ -168,10 +168,10 @@ def test_what_another_hosts_journal_may_name_stays(
     store.hold("a" * 32, None if since is None else now - since, "there: /its/journal")
     place = store.directory / "holders" / ("a" * 32)
     os.utime(place, (now - silent, now - silent))
-    swept = replace(sweeper(store), holder="a" * 32 if own else "b" * 32).sweep(nobody)
+    swept = replace(sweeper(store), own=frozenset({"a" * 32 if own else "b" * 32})).sweep(nobody)
     assert states(store) == {key: "live" if stays else "done"}
     assert swept.looked
-    assert swept.unsure == ("1 may be named by other journals: there: /its/journal" if stays else "")
+    assert swept.unsure == ("1 may be named by other journals or queues: there: /its/journal" if stays else "")
     assert place.exists() == (silent < MAX_SILENCE)
 
 

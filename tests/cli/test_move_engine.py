@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
 from glassq.bodies import DirectoryBodies
+from glassq.bodies.queue_holder import queue_id
+from glassq.bodies.sweep import SAFE_AGE
 from glassq.delivery import StoredBody, decode, encode
 from glassq.errors import BodyLost
 from glassq.operations import Operations, move_engine
+from glassq.operations import bodies as bodies_operation
 from glassq.operations.progress import Silent
 from glassq.operations.result import Did
 from glassq.queues.beanstalk.protocol import JobStats
 from glassq.settings import QueueSettings, load
 from glassq.values import BodiesUrl, QueueUrl
+from tests.bodies.test_directory import states
 from tests.cli.conftest import a_delivery, evidence, put
 from tests.conftest import Beanstalkd, Process, wait_for
 from tests.queues.raw import open_queue
@@ -26,8 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from glassq.bodies import BodyStore
     from glassq.delivery import Delivery
     from glassq.queues.base import State
+    from glassq.settings import Settings
     from tests.cli.conftest import Cli
     from tests.postgres import PostgresServer
     from tests.queues.raw import Queue
@@ -162,6 +170,93 @@ def test_a_large_body_stays_where_both_queues_find_it(queue: Queue, there: Queue
     assert moved.stored == stored
     with store.open(told.id) as body:
         assert body.read() == b"large"
+
+
+@pytest.fixture
+def store(cli: Cli) -> DirectoryBodies:
+    """That of both queues."""
+    made = DirectoryBodies(cli.directory / "bodies")
+    made.prepare()
+    return made
+
+
+def a_large_one(store: BodyStore) -> Delivery:
+    told = a_delivery(body=b"")
+    writer = store.begin(told.id)
+    writer.write(b"large")
+    return msgspec.structs.replace(told, stored=writer.finish())
+
+
+def a_day_later(store: DirectoryBodies) -> None:
+    """Nobody has touched the bodies for so long that they may be orphans."""
+    then = time.time() - SAFE_AGE - 60
+    for place in (store.directory / "live").iterdir():
+        os.utime(place, (then, then))
+
+
+def at(cli: Cli, other: Beanstalkd, bodies: str = "") -> Settings:
+    """The settings of the other queue."""
+    here = load(str(cli.file), {})
+    store = BodiesUrl(bodies) if bodies else here.bodies.url
+    return msgspec.structs.replace(
+        here,
+        queue=QueueSettings(url=QueueUrl(other.url)),
+        bodies=msgspec.structs.replace(here.bodies, url=store),
+    )
+
+
+def test_a_sweep_that_knows_the_old_queue_leaves_what_has_moved(
+    queue: Queue, cli: Cli, other: Beanstalkd, store: DirectoryBodies
+) -> None:
+    put(queue, told := a_large_one(store), "ready")
+    assert cli("move", "--to-engine", other.url, "--yes").code == 0
+    # nothing is left in the old one, which names no body any more
+    assert [holder.key for holder in store.holders()] == [queue_id(QueueUrl(other.url))]
+    a_day_later(store)
+    said = cli("bodies", "sweep", "--json")
+    assert states(store) == {told.id: "live"}, said
+    assert "1 may be named by other journals or queues: queue beanstalk://" in said.out + said.err
+
+
+def test_a_sweep_that_knows_the_new_queue_leaves_what_has_stayed(
+    queue: Queue, cli: Cli, other: Beanstalkd, store: DirectoryBodies
+) -> None:
+    put(queue, stays := a_large_one(store), "reserved")
+    put(queue, goes := a_large_one(store), "ready")
+    assert cli("move", "--to-engine", other.url, "--yes").code == 0
+    a_day_later(store)
+    there = Operations(at(cli, other), actor="me")
+    with there.queue() as new:
+        swept = bodies_operation.sweep(there, new, Silent())
+    assert states(store) == {stays.id: "live", goes.id: "live"}
+    assert (swept.orphans, "1 may be named by other" in swept.unsure) == (0, True)
+
+
+@pytest.mark.parametrize("kind", ["directory", "table"])
+def test_a_store_that_has_two_names_keeps_the_body(
+    queue: Queue, there: Queue, cli: Cli, other: Beanstalkd, request: pytest.FixtureRequest, kind: str
+) -> None:
+    if kind == "directory":
+        (alias := cli.directory / "alias").symlink_to(place := cli.directory / "bodies")
+        names = [f"file://{place}", f"file://{alias}"]
+    else:
+        url = fresh_url(request.getfixturevalue("postgres"))
+        names = [url, url.replace("postgres://", "postgresql://")]
+    here, elsewhere = load(str(cli.file), {}), at(cli, other, names[1])
+    here = msgspec.structs.replace(here, bodies=msgspec.structs.replace(here.bodies, url=BodiesUrl(names[0])))
+    move = move_engine.between(Operations(here, actor="me"), elsewhere)
+    assert move.names_other_store
+    store = move.origin.bodies
+    store.prepare()
+    put(queue, told := a_large_one(store), "ready")
+    with move.origin.queue() as old, move.target.queue() as new:
+        report = move_engine.carry_out(move, old, new, move_engine.plan(move, old, Silent()), Silent())
+    assert (report.error, report.count(Did.MOVED)) == (None, 1)
+    assert [each.id for _, each in held(there)] == [told.id]
+    assert states(store) == {told.id: "live"}
+    with store.open(told.id) as body:
+        assert body.read() == b"large"
+    assert [holder.key for holder in store.holders()] == [queue_id(QueueUrl(other.url))]
 
 
 def test_everything_goes_to_postgresql_and_its_large_body_into_the_same_database(

@@ -21,6 +21,7 @@ from glassq.intake.report import PATH as REPORT
 from glassq.intake.report import SOCKET, SourcesReport
 from glassq.journal import Journal, JournalRecord, journal_id
 from glassq.local_http import fetch
+from glassq.values import QueueUrl
 from tests.bodies.test_directory import read, states
 from tests.conftest import wait_for
 from tests.intake.conftest import Web, empty
@@ -310,8 +311,9 @@ def test_it_says_which_bodies_its_journal_may_name(
     beanstalkd: Beanstalkd, start: Callable[..., tuple[Web, DirectoryBodies]]
 ) -> None:
     web, store = start()
-    wait_for(lambda: any(store.holders()), "it to be said")
-    (holder,) = store.holders()
+    wait_for(lambda: len(list(store.holders())) == 2, "it to be said")
+    holder, queue = store.holders()
+    assert (queue.key.startswith("queue-"), queue.since) == (True, 0)
     assert holder.key == journal_id(web.spool)
     assert holder.about.endswith(f": {web.spool}")
     # nothing is journaled
@@ -323,11 +325,11 @@ def test_the_time_of_a_journal_is_that_of_its_oldest_delivery(tmp_path: Path) ->
     store.prepare()
     then = time.time() - 7200
     journal.write([JournalRecord(f"{int(then * 1000):012x}" + 20 * "0", b"{}")])
-    BodyHolder(store, journal).tend()
-    assert [holder.since for holder in store.holders()] == [pytest.approx(then - MARGIN, abs=2)]
+    BodyHolder(store, journal, QueueUrl("beanstalk://127.0.0.1:11300")).tend()
+    assert [holder.since for holder in store.holders()] == [pytest.approx(then - MARGIN, abs=2), 0]
     # what is set aside may be of any age
     (tmp_path / "spool" / "refused" / "x.job").touch()
     journal.retire(["x"])
-    BodyHolder(store, journal).tend()
-    assert [holder.since for holder in store.holders()] == [pytest.approx(then - MARGIN, abs=2)]
+    BodyHolder(store, journal, QueueUrl("beanstalk://127.0.0.1:11300")).tend()
+    assert [holder.since for holder in store.holders()] == [pytest.approx(then - MARGIN, abs=2), 0]
     journal.close()

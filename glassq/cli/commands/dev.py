@@ -86,7 +86,13 @@ without_console = click.option("--no-console", is_flag=True, help="Do not start 
     help=f"Where intake listens, for new settings: HOST:PORT or unix:/PATH; else {DEV_BIND}.",
 )
 @without_console
-def dev(directory: Path, bind: Bind | None, no_console: bool) -> None:
+@click.option(
+    "--console-port",
+    metavar="PORT",
+    type=click.IntRange(1, 65_535),
+    help="Where the web console listens on 127.0.0.1.  [default: 8099, or another free one]",
+)
+def dev(directory: Path, bind: Bind | None, no_console: bool, console_port: int | None) -> None:
     """Run the queue's server, the intake and the pool in the foreground, for trying out.
 
     The settings are DIR/glassq.toml, the handler is in DIR/handlers.py, the queues of tasks are in DIR/queue.yaml; all
@@ -116,7 +122,7 @@ def dev(directory: Path, bind: Bind | None, no_console: bool) -> None:
     with Stack(directory, logs=False) as stack:
         try:
             why = stack.tend_tasks(settings)
-            why_no_console = "" if no_console else stack.start_console()
+            why_no_console = "" if no_console else stack.start_console(console_port)
             say_ready(stack, settings, why)
             say_console(stack, why_no_console)
             _watch(stack, settings, watch)
