@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shlex
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,8 +17,7 @@ import click
 from glassq import settings as configuration
 from glassq.cli.nearby import settings_nearby
 from glassq.errors import InvalidRequest, SettingsError
-from glassq.operations import Operations
-from glassq.operations.hints import adapt, adapt_hints
+from glassq.operations import Operations, hints
 from glassq.values import QueueUrl
 
 if TYPE_CHECKING:
@@ -94,16 +92,15 @@ class App:
 
     def command(self, words: str) -> str:
         """`glassq WORDS` as it is typed for these settings, for hints that name a command."""
-        config = f" --config {shlex.quote(self.config)}" if self.config else ""
-        return f"`glassq{config} {words}`"
+        return hints.command(words, self.config)
 
     def adapt(self, text: str) -> str:
         """The text with each command of ours in it as it is typed for these settings."""
-        return adapt(text, self.command)
+        return hints.adapt(text, self.config)
 
     def adapt_hints(self, document: dict[str, Any]) -> dict[str, Any]:
         """The JSON document with its hints adapted."""
-        return adapt_hints(document, self.adapt)
+        return hints.adapt_hints(document, self.adapt)
 
     @cached_property
     def operations(self) -> Operations:
@@ -126,17 +123,19 @@ class App:
         command = command or self.words
         return Acting(self.operations, self.adapt, did, chosen=chosen, filter_=filter_, command=command)
 
-    def has_done(self, did: str, *, done: int = 1, filter_: str = "", failed: str = "", warn: bool = True) -> None:
+    def has_done(
+        self, did: str, *, done: int = 1, filter_: str = "", failed: str = "", note: str = "", warn: bool = True
+    ) -> None:
         """Records what a command has done at once, with so many things (0: nothing, which is not recorded).
 
-        `failed` says why it could not be done after all. Raises SettingsError.
+        `failed` says why it could not be done after all, `note` what else came of it. Raises SettingsError.
         """
         from glassq.operations.activity import CameTo
         from glassq.operations.progress import Silent
 
         if done:
             log = self.operations.activities(self.progress() if warn else Silent())
-            came_to = CameTo("failed", done=0, failed=done, note=failed) if failed else CameTo(done=done)
+            came_to = CameTo("failed", done=0, failed=done, note=failed) if failed else CameTo(done=done, note=note)
             log.record(did, came_to, command=self.words, filter_=filter_, chosen=done)
 
     def operator(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,21 +12,20 @@ from glassq.console.assets import Assets
 from glassq.console.doors import Doors
 from glassq.console.guard import TWIN
 from glassq.console.keys import open_key, state_directory
-from glassq.console.limits import Places, Tries
+from glassq.console.limits import ConcurrencyLimit, Tries
 from glassq.console.links import Links
 from glassq.console.notes import Notes
-from glassq.console.pauses import Pausers, pauses
 from glassq.console.plans import Plans
 from glassq.console.render import Frame, Renderer
 from glassq.console.roles import VIA
 from glassq.console.runs import Runs
 from glassq.console.sessions import Sessions
 from glassq.console.trail import Trail
-from glassq.operations import Operations
+from glassq.operations import Operations, hints
 from glassq.operations.census import Census
 from glassq.operations.doctor import Doctor
 from glassq.operations.find import MAX_CANDIDATES
-from glassq.operations.hints import adapt
+from glassq.operations.pauses import Pausers, pauses
 from glassq.operations.sampler import Sampler
 from glassq.operations.verdict import verdict
 
@@ -79,9 +77,9 @@ class Console:
         self.sessions = Sessions(key, directory, self._unix)
         self.links = Links(key, self._unix)
         self.tries = Tries(LOGINS, LOGIN_PAUSE, time.monotonic)
-        self.searches = Places(SEARCHES, 1, "searches")
-        self.lookups = Places(LOOKUPS, LOOKUPS, "looks at single deliveries")
-        self.pages = Places(PAGES, PAGES_EACH, "pages")
+        self.searches = ConcurrencyLimit(SEARCHES, 1, "searches")
+        self.lookups = ConcurrencyLimit(LOOKUPS, LOOKUPS, "looks at single deliveries")
+        self.pages = ConcurrencyLimit(PAGES, PAGES_EACH, "pages")
         self.assets = Assets()
         self.renderer = Renderer(self.assets, self.base, self.adapt)
         self.operations = self._operations(ITSELF)
@@ -137,12 +135,11 @@ class Console:
 
     def command(self, words: str) -> str:
         """`glassq WORDS` as it is typed for these settings."""
-        config = f" --config {shlex.quote(self._config)}" if self._config else ""
-        return f"`glassq{config} {words}`"
+        return hints.command(words, self._config)
 
     def adapt(self, text: str) -> str:
         """The text with each command of ours in it as it is typed for these settings."""
-        return adapt(text, self.command)
+        return hints.adapt(text, self._config)
 
     def frame(self, actor: Actor | None, url: str) -> Frame:
         """What stands on the page of this path and query; "" where it is no page of its own."""
@@ -151,11 +148,11 @@ class Console:
         # who has not signed in sees nothing of the queue
         seen: dict[str, Any] = {}
         if actor is not None:
-            census = self.census.snapshot()
+            census, samples = self.census.snapshot(), self.sampler.view()
             seen = {
                 "verdict": self.verdict(),
                 "buried": census.total if census.looked_at is not None else None,
-                "paused": pauses(self.sampler.view(), self.pausers),
+                "paused": pauses(samples.tubes, samples.at, self.pausers) if samples.at else (),
             }
         return Frame(
             actor=actor,

@@ -43,7 +43,7 @@ class RequestRate:
         return 0
 
 
-class Places:
+class ConcurrencyLimit:
     """So many may do something slow at a time, and so many of one key: threads are left for what cannot wait."""
 
     def __init__(self, most: int, each: int, what: str) -> None:

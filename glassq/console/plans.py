@@ -152,7 +152,7 @@ class Plans:
             if not plan.run:
                 plan = replace(plan, run=begin(plan))
                 # the list went to the run
-                self._plans[id_] = replace(plan, work=_over, jobs=())
+                self._plans[id_] = replace(plan, work=carried_out, jobs=())
             return plan.run
 
     def _forget(self, newest: ActionPlan) -> None:
@@ -174,6 +174,6 @@ def _held(plan: ActionPlan) -> int:
     return 0 if plan.run else plan.chosen
 
 
-def _over(_operations: Operations, _queue: Inspector, _progress: RunFollower, _pace: Pace) -> Report:
-    """A plan is carried out once."""
+def carried_out(_operations: Operations, _queue: Inspector, _progress: RunFollower, _pace: Pace) -> Report:
+    """The work of a plan that is carried out already: what is kept of it is for people. Raises NotFound."""
     raise NotFound("this plan was carried out")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from glassq.console.assets import Assets
-    from glassq.console.pauses import Pause
     from glassq.console.roles import Actor
+    from glassq.operations.pauses import Pause
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # Blanks, and what only seems to be one: an override of the direction of writing hides what a text is.

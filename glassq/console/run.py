@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from glassq.operations import archive
 from glassq.operations.result import Did
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from glassq.ledger.activity import Activity
     from glassq.operations.result import FailedAgain
 
-# What an archive's report says of the way back.
-_FILE = re.compile(r"`glassq restore ([^`]+)`")
 _CAUSE = re.compile(r"\bcause=([0-9a-f]{12})\b")
 # Who has stopped a run that did so by itself, as those failed again that it tried.
 BY_ITSELF = "itself"
@@ -124,16 +122,5 @@ def recorded(told: Activity) -> Run:
         run.left = told.left
     run.steps = ((told.ended or told.at, told.note),) if told.note else ()
     run.sums = dict(Counter({"done": told.done, Did.NOTHING.value: told.failed}))
-    run.file = _file_in(told.note) if told.did == "archive" else ""
+    run.file = archive.file_in(told.note) if told.did == "archive" else ""
     return run
-
-
-def _file_in(note: str) -> str:
-    """The file whose way back a note says; "" where it says none."""
-    found = _FILE.search(note)
-    if found is None:
-        return ""
-    try:
-        return next(iter(shlex.split(found[1])), "")
-    except ValueError:
-        return found[1]

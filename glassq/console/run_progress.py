@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from glassq.errors import Stopped
-from glassq.operations import archive
+from glassq.operations import archive, outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 TOLD_EVERY = 2.0
 # So many steps are told.
 MOST_STEPS = 100
-OUTCOMES = "outcomes so far"
 
 
 class RunProgress:
@@ -44,7 +43,7 @@ class RunProgress:
         run = self._run
         if words == archive.WRITING:
             run.doing = f"{words}: {done} of {total}"
-        elif words == OUTCOMES:
+        elif words == outcomes.FOLLOWING:
             # others may work meanwhile
             self._slots.give(run.id)
             if not self._followed:

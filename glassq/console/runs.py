@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from glassq.console.alone import SharedState
 from glassq.console.execution import Execution
-from glassq.console.plans import ActionPlan, new_id
+from glassq.console.plans import ActionPlan, carried_out, new_id
 from glassq.console.roles import is_console
 from glassq.console.run import Run, recorded
 from glassq.console.slots import RunSlots
@@ -120,7 +120,7 @@ class Runs:
         operations = self._operations_for(actor)
         id_ = f"{self._instance}{new_id()}"
         run = Run(id_, plan.kind, plan.title, actor.identity, operations.via, operations.clock(), plan.chosen, command)
-        run.plan, run.cause, run.fields = replace(plan, work=_done, jobs=()), plan.cause, plan.fields
+        run.plan, run.cause, run.fields = replace(plan, work=carried_out, jobs=()), plan.cause, plan.fields
         execution = Execution(run, plan, operations, pace, self._slots, self._is_closing)
         with self._lock:
             if self._closing:
@@ -239,8 +239,3 @@ def restoring(file: Path) -> Work:
 def _restore(file: str) -> str:
     """The command that puts back what is in the file."""
     return f"restore {shlex.quote(file)}"
-
-
-def _done(_operations: Operations, _queue: Inspector, _progress: RunFollower, _pace: Pace) -> Report:
-    """What is kept of a run's plan is for people."""
-    raise NotFound("this plan was carried out")

@@ -7,6 +7,7 @@ and leaves the store after its job has left the queue.
 
 from __future__ import annotations
 
+import re
 import secrets
 import shlex
 from contextlib import suppress
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 DIRECTORY = "archive"
 # What is done before anything leaves the queue, as progress tells it.
 WRITING = "written so far"
+_WAY_BACK = re.compile(r"`glassq restore ([^`]+)`")
 
 
 @dataclass(slots=True)
@@ -124,6 +126,18 @@ def carry_out(
 def way_back(file: Path) -> str:
     """How what is in this file is put back."""
     return f"`glassq restore {shlex.quote(str(file))}` puts them back, buried as they were."
+
+
+def file_in(note: str) -> str:
+    """The file whose way back a note tells; "" where it tells none."""
+    found = _WAY_BACK.search(note)
+    if found is None:
+        return ""
+    try:
+        return next(iter(shlex.split(found[1])), "")
+    except ValueError:
+        # one that was masked, or cut off
+        return found[1]
 
 
 @dataclass(slots=True)

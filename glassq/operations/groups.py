@@ -195,4 +195,8 @@ def summary(buried: int) -> Hint | None:
 
     It costs nothing: naming the causes would need a look at every buried job.
     """
-    return Hint(f"{buried} deliveries are buried; for their causes", "buried --by reason") if buried > 1 else None
+    return (
+        Hint(f"{buried} deliveries are buried; for their causes", "buried --by reason", "buried")
+        if buried > 1
+        else None
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,10 +15,14 @@ _COMMAND = re.compile(r"`glassq ([^`]*)`")
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What to do next: `words` say why, `command` is what follows `glassq` on the command line ("": none does)."""
+    """What to do next: `words` say why, `command` is what follows `glassq` on the command line ("": none does).
+
+    `about` is what faces may show in another way.
+    """
 
     words: str
     command: str = ""
+    about: Literal["", "buried", "paused"] = ""
 
     def __str__(self) -> str:
         return f"{self.words}: `glassq {self.command}`" if self.command else self.words
@@ -37,6 +41,12 @@ def adapt_hints(document: dict[str, Any], adapt: Callable[[str], str]) -> dict[s
     return {**document, "hints": [adapt(hint) for hint in document["hints"]]}
 
 
-def adapt(text: str, command: Callable[[str], str]) -> str:
-    """The text with each `glassq ...` in it replaced by what `command` makes of the words after `glassq`."""
-    return _COMMAND.sub(lambda found: command(found[1]), text)
+def command(words: str, config: str | None) -> str:
+    """`glassq WORDS` as it is typed for the settings that --config names so (None: it is not needed)."""
+    option = f" --config {shlex.quote(config)}" if config else ""
+    return f"`glassq{option} {words}`"
+
+
+def adapt(text: str, config: str | None) -> str:
+    """The text with each `glassq ...` in it as `command` has it."""
+    return _COMMAND.sub(lambda found: command(found[1], config), text)

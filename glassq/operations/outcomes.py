@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # How long an outcome may take to be written to the ledger, and between two looks at it, in seconds.
 LEDGER_LAG, BETWEEN_LOOKS = 1.5, 0.2
+# What progress is told while outcomes are waited for.
+FOLLOWING = "outcomes so far"
 # So many failures are told one by one.
 MAX_FAILURES = 3
 
@@ -94,7 +96,7 @@ class OutcomeTracker:
             took = told.seconds = time.monotonic() - began
             if not waiting or took > patience:
                 return
-            progress.advance(total - len(waiting), total, "outcomes so far")
+            progress.advance(total - len(waiting), total, FOLLOWING)
             progress.wait(BETWEEN_LOOKS)
 
     def _outcomes(self, waiting: Collection[str], kicked: Mapping[str, str]) -> dict[str, tuple[str, str]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glassq.errors import InvalidRequest, Unsupported
+from glassq.operations.filters import duration
 from glassq.operations.find import checked_tube, is_ours, our_tubes
 from glassq.push.request import tube_of
 from glassq.settings import queue_tube, route_prefix
@@ -34,9 +37,36 @@ def chosen(operations: Operations, queue: Inspector, names: Sequence[str]) -> li
     return list(dict.fromkeys(names)) or our_tubes(operations, queue)
 
 
-def paused_for_longer(queue: Inspector, tubes: Sequence[str], seconds: float) -> list[str]:
-    """Those of the tubes whose pause lasts for more than so many seconds from now on."""
-    return [counts.name for counts in queue.counts(tubes) if counts.paused_for > seconds]
+@dataclass(frozen=True, slots=True)
+class PausePlan:
+    """Which `tubes` to pause, for so many `seconds`; those that are paused for longer, and stay so, are `kept`."""
+
+    tubes: list[str]
+    seconds: float
+    kept: list[str]
+
+    @property
+    def note(self) -> str:
+        """What is kept, in words; "" where nothing is."""
+        return f"for longer than that are paused, and stay so: {', '.join(self.kept)}" if self.kept else ""
+
+
+def plan(operations: Operations, queue: Inspector, names: Sequence[str], period: str | None, option: str) -> PausePlan:
+    """A pause of the tubes named, else of all of ours, for the period that `option` has; None: until they are resumed.
+
+    Raises InvalidRequest, and then none is touched.
+    """
+    longest = queue.capabilities.max_delay
+    # in whole seconds, rounded up: less than one is no pause
+    seconds = longest if period is None else math.ceil(duration(option, period))
+    if not seconds:
+        raise InvalidRequest(f"{option} {period} pauses nothing: `glassq resume` lets tubes go on")
+    if seconds > longest:
+        raise InvalidRequest(f"{option} {period}: expected at most {longest // 86_400:g}d")
+    tubes = chosen(operations, queue, names)
+    # a pause of everything shortens none that somebody wants for one of them
+    kept = [] if names else [counts.name for counts in queue.counts(tubes) if counts.paused_for > seconds]
+    return PausePlan([name for name in tubes if name not in kept], seconds, kept)
 
 
 def pause(queue: Inspector, tubes: Mapping[str, str], seconds: float) -> dict[str, bool]:

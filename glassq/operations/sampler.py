@@ -76,11 +76,6 @@ class Samples:
     worked: Percentiles = NONE
     note: str = ""
 
-    @property
-    def paused(self) -> tuple[TubeCounts, ...]:
-        """The tubes that are paused."""
-        return tuple(tube for tube in self.tubes if tube.paused_for)
-
 
 class Sampler(QueueWatcher):
     """`start` begins its thread, `close` ends it; `view` never waits."""

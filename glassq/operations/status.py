@@ -18,7 +18,8 @@ from glassq.operations.find import is_ours, unworked
 from glassq.operations.hints import Hint
 from glassq.operations.journal import GONE_TODO, gone, open_journal
 from glassq.operations.missing import Missing, find_missing, may_be_missing
-from glassq.operations.words import span, until
+from glassq.operations.pauses import Pausers, pauses
+from glassq.operations.words import span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -247,14 +248,12 @@ def _queue_hints(operations: Operations, seen: QueueStatus, facts: Iterable[Fact
         # its many patterns take a while to compile
         from glassq.operations.groups import summary
 
-        yield summary(buried) or Hint("1 delivery is buried", "buried")
+        yield summary(buried) or Hint("1 delivery is buried", "buried", "buried")
     yield from (Hint(str(fact)) for fact in facts)
+    pausers, now = Pausers(operations), operations.clock()
     for tube in seen.tubes:
-        if tube.paused_for:
-            yield Hint(
-                f"tube {tube.name} is paused {until(tube.paused_for)}; to let it go on",
-                f"resume {shlex.quote(tube.name)}",
-            )
+        for pause in pauses((tube,), now, pausers):
+            yield Hint(f"{pause}; to let it go on", f"resume {shlex.quote(tube.name)}", "paused")
     yield from worker_queues.hints(operations, seen.tubes)
     yield from parked.hints(operations, seen.tubes)
     yield from route_tubes.hints(operations, seen.tubes)

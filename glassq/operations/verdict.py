@@ -86,7 +86,7 @@ def _all(census: CensusView, samples: Samples, examination: Examination, now: da
         yield from ((found, samples.status_at, STALE) for found in _queue(samples.status))
     yield from ((found, census.looked_at, STALE) for found in _buried(census, now))
     if samples.status is not None:
-        others = [hint for hint in samples.status.hints if not hint.command.startswith("buried")]
+        others = [hint for hint in samples.status.hints if hint.about != "buried"]
         yield from ((SystemVerdict("note", str(hint), "/"), samples.status_at, STALE) for hint in others)
     if census.trouble and not samples.trouble:
         words = f"what lies buried cannot be looked at: {census.trouble}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,6 +32,8 @@ def paused_for(queue: Queue, *tubes: str) -> list[int]:
 @EACH_ENGINE
 @pytest.mark.usefixtures("tubes")
 def test_all_tubes_of_ours_are_paused_and_no_other_until_they_are_resumed(queue: Queue, cli: Cli) -> None:
+    # there is a ledger, which knows who did it
+    cli.record(a_delivery(), "done")
     said = cli("pause")
     assert said.code == 0
     assert said.out.splitlines()[:2] == [
@@ -45,7 +48,8 @@ def test_all_tubes_of_ours_are_paused_and_no_other_until_they_are_resumed(queue:
     assert min(ours) > 100 * 365 * 86_400
     assert foreign == 0
     assert queue.reserve(0, ["glassq", MAIL]) is None
-    assert "tube glassq is paused" in cli("status").out
+    by = r"by \S+ \(\S+\), since 2\S+Z; to let it go on"
+    assert re.search(rf"tube glassq is paused until it is resumed, {by}", " ".join(cli("status").out.split()))
     assert cli("resume").out == f"tube glassq goes on\ntube {MAIL} goes on\n"
     assert queue.reserve(0, ["glassq"]) is not None
 
@@ -67,6 +71,25 @@ def test_one_tube_is_paused_for_so_long(queue: Queue, cli: Cli) -> None:
     again = cli("resume", MAIL, "glassq")
     assert again.out == f"tube {MAIL} goes on\ntube glassq was not paused\n"
     assert again.code == 0
+
+
+@pytest.mark.usefixtures("tubes")
+def test_a_pause_of_everything_leaves_a_longer_one(queue: Queue, cli: Cli) -> None:
+    cli.record(a_delivery(), "done")
+    assert cli("pause", MAIL, "--for", "12h").code == 0
+    said = cli("pause", "--for", "10m")
+    assert said.code == 0
+    assert said.out.splitlines()[:2] == [
+        "tube glassq is paused for 10m: what runs goes on, the rest waits",
+        f"tube {MAIL} is paused for longer than that, and stays so",
+    ]
+    main, mail = paused_for(queue, "glassq", MAIL)
+    assert (0 < main <= 600, mail > 11 * 3_600) == (True, True)
+    assert f"and stay so: {MAIL}" in cli("activity", "--json").json["activities"][0]["note"]
+    assert {"tube": MAIL, "paused": True} in cli("pause", "--for", "5m", "--json").json["tubes"]
+    # who names it means it
+    assert cli("pause", MAIL, "--for", "10m").code == 0
+    assert paused_for(queue, MAIL)[0] <= 600
 
 
 @pytest.mark.usefixtures("tubes")

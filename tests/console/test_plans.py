@@ -432,7 +432,7 @@ def test_what_a_form_would_change_is_not_edited_at_all(house: Site, queue: Queue
         ("/plan/move", {"cause": "0" * 12, "to": "a b"}, 400, "--to"),
         ("/plan/bury", {}, 400, "each by its id"),
         ("/plan/replay", {"id": "0" * 8, "state": "lost"}, 400, "expected done or dropped"),
-        ("/pause", {"for": "0s"}, 400, "expected up to"),
+        ("/pause", {"for": "0s"}, 400, "for 0s pauses nothing"),
         ("/pause", {"for": "x"}, 400, "for x"),
         ("/pause", {"for": "1m", "tube": "others"}, 400, "is not ours"),
         ("/groups/0123456789ab/note", {"text": "x" * 501}, 400, "at most 500"),

@@ -146,7 +146,7 @@ def test_the_list_and_the_causes_are_documents(operations: Operations, inspector
 
 def test_hints_and_texts_name_commands_that_a_face_adapts() -> None:
     hint = Hint("8 are buried", "buried --by reason")
-    assert adapt(str(hint), lambda words: f"<{words}>") == "8 are buried: <buried --by reason>"
+    assert adapt(str(hint), "a b") == "8 are buried: `glassq --config 'a b' buried --by reason`"
     assert str(Hint("nothing to do")) == "nothing to do"
 
 

@@ -38,7 +38,7 @@ def test_a_sample_counts_our_tubes_and_tells_what_the_status_tells(
     sampler.step(inspector)
     view = sampler.view()
     assert [(tube.name, tube.ready) for tube in view.tubes] == [("glassq", 2), ("glassq.push.mail", 1)]
-    assert [tube.name for tube in view.paused] == ["glassq"]
+    assert [tube.name for tube in view.tubes if tube.paused_for] == ["glassq"]
     assert view.status is not None
     assert view.status.document().keys() == status.snapshot(operations, inspector, Silent()).document().keys()
     assert (view.note, view.minutes) != ("", ())

@@ -84,7 +84,9 @@ def test_nothing_is_wrong() -> None:
         (census(), replace(CALM, status=status(files_missing="gone: /a")), WELL, "wrong", "gone: /a", "/health"),
         (
             census(("no item", 11, OLD), ("503 from a", 298, YOUNG), ("404", 3, YOUNG)),
-            replace(CALM, status=status(Hint("312 are buried", "buried --by reason"), Hint("tube x is paused"))),
+            replace(
+                CALM, status=status(Hint("312 are buried", "buried --by reason", "buried"), Hint("tube x is paused"))
+            ),
             WELL,
             "note",
             "298 of 312 buried are one error, new since 03:02 UTC: HttpError: 503 from a in app.py:store from mirror",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 
 import click
@@ -10,9 +9,7 @@ import click
 from glassq.cli import completion
 from glassq.cli.app import App, as_json, pass_app
 from glassq.cli.pause import tell_paused, tell_resumed
-from glassq.errors import InvalidRequest
 from glassq.operations import pause as operation
-from glassq.operations.filters import duration
 
 # What stops the work for good: the queue forgets a pause when it is restarted.
 _LASTING = "what lasts is to stop glassq-worker (systemctl stop glassq-worker)"
@@ -26,29 +23,18 @@ _LASTING = "what lasts is to stop glassq-worker (systemctl stop glassq-worker)"
 def pause(app: App, tubes: tuple[str, ...], period: str | None, as_json: bool) -> int:
     """Stop the work on these tubes, or on all of ours, until they are resumed or the queue is restarted.
 
-    What runs goes on. Pings are still accepted, and wait.
+    What runs goes on. Pings are still accepted, and wait. A pause of all shortens none of a single tube.
     """
     with app.operations.queue() as queue:
-        longest, kept = queue.capabilities.max_delay, queue.capabilities.keeps_pause
-        length = None if period is None else _seconds(period, longest)
-        chosen = operation.chosen(app.operations, queue, tubes)
-        paused = operation.pause(queue, {name: name for name in chosen}, length or longest)
-    app.has_done("pause", done=sum(paused.values()), filter_=shlex.join(chosen))
-    code = tell_paused("tube", "job", paused, _LASTING, as_json, length, kept=kept)
+        lasts = queue.capabilities.keeps_pause
+        plan = operation.plan(app.operations, queue, tubes, period, "--for")
+        paused = operation.pause(queue, {name: name for name in plan.tubes}, plan.seconds)
+    app.has_done("pause", done=sum(paused.values()), filter_=shlex.join(plan.tubes), note=plan.note)
+    length = None if period is None else plan.seconds
+    code = tell_paused("tube", "job", paused, _LASTING, as_json, length, kept=lasts, longer=plan.kept)
     if any(paused.values()) and not as_json:
         click.echo(f"pings are still accepted; {app.command('resume')} lets all tubes go on")
     return code
-
-
-def _seconds(period: str, longest: float) -> float:
-    """Raises InvalidRequest."""
-    # in whole seconds, rounded up: less than one is no pause
-    length = math.ceil(duration("--for", period))
-    if not length:
-        raise InvalidRequest("--for 0 pauses nothing: `glassq resume` lets tubes go on")
-    if length > longest:
-        raise InvalidRequest(f"--for {period}: expected at most {longest // 86_400:g}d")
-    return length
 
 
 @click.command()

@@ -14,11 +14,8 @@ from glassq.operations.overview import overview as view_of
 from glassq.operations.overview import whole_minutes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from glassq.console.console import Console
     from glassq.console.request import Answer, PageRequest
-    from glassq.operations.hints import Hint
     from glassq.operations.overview import Overview
     from glassq.operations.sampler import Samples
 
@@ -42,7 +39,8 @@ def overview(console: Console, request: PageRequest) -> Answer:
         "latest": latest(console, LATEST),
         "groups": groups,
         "new": sum(group.new for group in groups),
-        "hints": list(_hints(samples)),
+        # what lies buried has a number on the page, and what is paused a banner
+        "hints": [hint for hint in status.hints if not hint.about] if status else [],
         "sums": {level: sum(check.ok is ok for check in checks) for level, ok in _LEVELS},
         "command": console.command("status"),
         **_charts(found, request, hours),
@@ -52,14 +50,6 @@ def overview(console: Console, request: PageRequest) -> Answer:
         return adapt_hints(status.document(), console.adapt) if status else {"note": samples.trouble}
 
     return Page("overview.html", "Overview", document, values)
-
-
-def _hints(samples: Samples) -> Iterator[Hint]:
-    """What the page does not say anyhow: what lies buried has a number, and what is paused a banner."""
-    paused = tuple(f"tube {tube.name} is paused" for tube in samples.paused)
-    for hint in samples.status.hints if samples.status else ():
-        if not hint.command.startswith("buried") and not hint.words.startswith(paused):
-            yield hint
 
 
 _LEVELS = (("wrong", False), ("note", None), ("ok", True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from glassq.console.request import Redirect
 from glassq.errors import Conflict, InvalidRequest
 from glassq.operations import pause as operation
 from glassq.operations.activity import CameTo
-from glassq.operations.filters import Filter, duration, parse
+from glassq.operations.filters import Filter, parse
 
 if TYPE_CHECKING:
     from glassq.console.console import Console
@@ -26,20 +25,14 @@ def pause(console: Console, request: PageRequest) -> Answer:
     """Pauses a tube, or all of ours, for so long. Pings are taken all the while."""
     operations, remarks = console.operations_for(request.actor), Remarks([])
     tube, length = request.form.get("tube", ""), request.form.get("for", "30m")
-    seconds = math.ceil(duration("for", length))
     with operations.queue() as queue:
-        if not 0 < seconds <= queue.capabilities.max_delay:
-            raise InvalidRequest(f"for {length}: expected up to {queue.capabilities.max_delay // 86_400:g}d, not 0")
-        tubes = operation.chosen(operations, queue, [tube] if tube else [])
-        # a pause of everything shortens none that somebody wants for one of them
-        kept = operation.paused_for_longer(queue, tubes, seconds) if not tube else []
-        done = operation.pause(queue, {name: name for name in tubes if name not in kept}, seconds)
+        plan = operation.plan(operations, queue, [tube] if tube else [], length, "for")
+        done = operation.pause(queue, {name: name for name in plan.tubes}, plan.seconds)
     console.sampler.look()
     console.pausers.forget()
     words = f"pause {shlex.quote(tube)} --for {length}" if tube else f"pause --for {length}"
-    left = f"for longer than that are paused, and stay so: {', '.join(kept)}" if kept else ""
-    came_to = CameTo(done=sum(done.values()), note=left)
-    filter_ = " ".join(done) if kept else tube
+    came_to = CameTo(done=sum(done.values()), note=plan.note)
+    filter_ = shlex.join(plan.tubes) if plan.kept else tube
     operations.activities(remarks).record(
         "pause", came_to, command=f"glassq {words}", filter_=filter_, chosen=len(done)
     )

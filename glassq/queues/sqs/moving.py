@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from glassq.queues.sqs.leases import HeldMessage
 
 
-class Move(NamedTuple):
+class PendingMove(NamedTuple):
     """A message of ours that goes into `tube` in this form. `put` is told once it is there, `failed` why it is not."""
 
     held: HeldMessage
@@ -28,12 +28,12 @@ class Move(NamedTuple):
 class Moved(NamedTuple):
     """What came of a move: whether the next form was sent, and what went wrong with it, or with the old one's end."""
 
-    move: Move
+    move: PendingMove
     sent: bool
     error: QueueError | None
 
 
-def send_moves(client: SqsClient, moves: Sequence[Move]) -> list[Moved]:
+def send_moves(client: SqsClient, moves: Sequence[PendingMove]) -> list[Moved]:
     """Sends all, and deletes those that were sent. What was not sent is still ours."""
     answers: dict[int, str | QueueError] = {}
     for tube in dict.fromkeys(move.tube for move in moves):

@@ -20,7 +20,7 @@ from glassq.queues.aws.tubes import TubesInTurn
 from glassq.queues.shelf import Shelved
 from glassq.queues.sqs.leases import MAX_LEASE, HeldMessage, parts_of, received
 from glassq.queues.sqs.messages import LIMITS, MAX_BATCH, MAX_DELAY, STORY
-from glassq.queues.sqs.moving import Move, Moved, send_moves
+from glassq.queues.sqs.moving import Moved, PendingMove, send_moves
 from glassq.queues.sqs.sending import Outgoing, send, send_making
 from glassq.queues.sqs.settling import delete_all, put_back, put_back_all, show
 from glassq.queues.sqs.tubes import tubes_named
@@ -58,7 +58,7 @@ class SqsReceiver:
         self._ahead = EndsTogether[HeldMessage](MAX_BATCH, QUICK)
         # what goes into another tube, and is not sent yet; whether what waits came with the end of such a one; and why
         # the last one was refused, for the next reserve
-        self._moves: list[Move] = []
+        self._moves: list[PendingMove] = []
         self._ahead_of_moves = False
         self._refused: QueueRefused | None = None
         self._tubes = TubesInTurn(self._paused, PAUSE_LOOK)
@@ -179,7 +179,7 @@ class SqsReceiver:
             self._end(held, then)
             put(tube)
             return
-        self._moves.append(Move(held, body, tube, put, failed))
+        self._moves.append(PendingMove(held, body, tube, put, failed))
         if not (then and self._ahead.jobs):
             self._send_moves(then)
 

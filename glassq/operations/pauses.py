@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING
 from glassq.errors import InvalidRequest, LedgerError, SettingsError
 from glassq.operations import activity as activities
 from glassq.operations.filters import duration
-from glassq.operations.words import PAUSED_FOR_GOOD, until
+from glassq.operations.words import PAUSED_FOR_GOOD, moment, until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from glassq.ledger.activity import Activity
     from glassq.operations import Operations
-    from glassq.operations.sampler import Samples
     from glassq.queues.base import TubeCounts
 
 # Pauses that end within so many seconds are one.
@@ -51,6 +50,11 @@ class Pause:
     since: datetime | None = None
     who: str = ""
     via: str = ""
+
+    def __str__(self) -> str:
+        by = f", by {self.who} ({self.via})" if self.who else ""
+        since = f", since {moment(self.since)[:19]}Z" if self.since else ""
+        return f"{f'tube {self.tube}' if self.tube else 'everything'} is paused {self.words}{by}{since}"
 
 
 class Pausers:
@@ -85,15 +89,13 @@ class Pausers:
             return self._pauses
 
 
-def pauses(samples: Samples, pausers: Pausers) -> tuple[Pause, ...]:
-    """What is paused: tube by tube, or all of it at once where all ends together."""
-    paused = samples.paused
-    if not paused or samples.at is None:
-        return ()
+def pauses(tubes: Sequence[TubeCounts], at: datetime, pausers: Pausers) -> tuple[Pause, ...]:
+    """What is paused of all these tubes, as they were then: one by one, or all at once where all ends together."""
+    paused = [tube for tube in tubes if tube.paused_for]
     lengths = [tube.paused_for for tube in paused]
-    if len(paused) > 1 and len(paused) == len(samples.tubes) and max(lengths) - min(lengths) < TOGETHER:
-        return (_pause("", paused, pausers, samples.at),)
-    return tuple(_pause(tube.name, (tube,), pausers, samples.at) for tube in paused)
+    if len(paused) > 1 and len(paused) == len(tubes) and max(lengths) - min(lengths) < TOGETHER:
+        return (_pause("", paused, pausers, at),)
+    return tuple(_pause(tube.name, (tube,), pausers, at) for tube in paused)
 
 
 def _pause(name: str, tubes: Sequence[TubeCounts], pausers: Pausers, at: datetime) -> Pause:
