@@ -1,4 +1,4 @@
-"""All exceptions of glassq, in one tree.
+"""All exceptions of glassq, in one tree; those of one room alone stand in that room.
 
 GlassqError
 +-- SettingsError           glassq.toml, or a file that it names, cannot be used (exit 78)
@@ -13,6 +13,7 @@ GlassqError
 |   |   +-- NotDurable      the queue keeps jobs in memory only, perhaps also those of a moment ago
 |   |   +-- WrongTables     the queue's database lacks our tables, or has those of another version (exit 78)
 |   +-- SearchIncomplete    a search could not find all jobs
+|   |   +-- Unseen          the engine cannot show all jobs
 |   +-- BodyUnstored        a delivery stays in the journal, as its body is not in its store yet
 |   +-- JobTooBig           a job exceeds the queue's size limit
 |   +-- JobNotFound         no such job, or another consumer has it by now
@@ -36,6 +37,7 @@ GlassqError
 +-- CredentialsError        a user's credentials cannot be stored or read
 |   +-- UserUnknown         there are no credentials for this user
 |   +-- UserRevoked         the user revoked the consent
++-- NotNotified             a message to operators could not be delivered
 +-- LedgerError             the ledger cannot be read or written, or is needed and absent (exit 74)
 +-- NamesUnavailable        the database of task names cannot be used now
 +-- taskqueue.Error         exceptions of App Engine's taskqueue API (push/task_errors.py)

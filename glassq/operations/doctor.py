@@ -112,11 +112,6 @@ class Doctor:
                 self._changed.wait(left)
         return self._whole
 
-    def examine_now(self) -> None:
-        """Makes all checks in this thread."""
-        self._examine()
-        self._urgent = self._examined(glance)
-
     def _examine(self) -> None:
         began = time.monotonic()
         self._whole = self._examined(examine)

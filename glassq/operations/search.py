@@ -130,7 +130,7 @@ def search(
     findings, deadline = Findings(), time.monotonic() + wanted.within
     text = wanted.text.strip()
     if text:
-        _by_name(operations, queue, census, text, wanted, findings)
+        _by_name(operations, queue, census, text, findings)
         if findings.only or len(text) < MIN_WORDS:
             return findings
         findings.groups = [group for group in census.groups if has_words(group.words, text)]
@@ -147,9 +147,7 @@ def search(
 # -- by name -----------------------------------------------------------------------------------------------------------
 
 
-def _by_name(
-    operations: Operations, queue: Inspector, census: CensusView, text: str, wanted: Wanted, findings: Findings
-) -> None:
+def _by_name(operations: Operations, queue: Inspector, census: CensusView, text: str, findings: Findings) -> None:
     """A job's reference, a delivery's id, or its beginning."""
     if queue.is_ref(text):
         try:

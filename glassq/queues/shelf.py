@@ -23,7 +23,7 @@ from glassq.database.schema import checked_version, versions, write_version
 from glassq.errors import QueueRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from sqlalchemy.engine import URL, Connection, Engine
 
@@ -130,13 +130,20 @@ class Shelf:
         """Takes the row to send it; False as `delete`. It is deleted by `remove`, or free again after CLAIM seconds."""
         return self._run(lambda connection: _claim(connection, row, time.time()))
 
-    def claim_due(self, before: float) -> list[Shelved]:
-        """Takes delayed rows that are due before this time (since 1970), the first ones; at most BATCH."""
+    def claim_due(self, before: float, *, after: Shelved | None = None, without: Collection[str] = ()) -> list[Shelved]:
+        """Takes delayed rows that are due before this time (since 1970), the first ones; at most BATCH.
+
+        Those that come `after` that row, and of other tubes than `without`.
+        """
 
         def act(connection: Connection) -> list[Shelved]:
             now = time.time()
             query = sa.select(*_COLUMNS).where(_ROW.state == "delayed", _ROW.due <= before, _ROW.claimed < now)
-            found = [Shelved(*row) for row in connection.execute(query.order_by(_ROW.due).limit(BATCH))]
+            query = query.where(_ROW.tube.not_in(without))
+            if after is not None:
+                later = sa.and_(_ROW.due == after.due, _ROW.id > after.id)
+                query = query.where(_ROW.due >= after.due, sa.or_(_ROW.due > after.due, later))
+            found = [Shelved(*row) for row in connection.execute(query.order_by(_ROW.due, _ROW.id).limit(BATCH))]
             return [row for row in found if _claim(connection, row, now)]
 
         return self._run(act)

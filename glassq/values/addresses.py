@@ -79,7 +79,7 @@ class SyncerAddress(str):
 
         The default place is beside beanstalkd's unix socket; beside a TCP address there is none.
         """
-        if queue.engine != "beanstalk":
+        if not queue.has_syncer:
             return None
         if self == "":
             place = queue.address

@@ -36,7 +36,7 @@ class EngineUrl(NamedTuple):
     `package` is the engine's, in queues/. `is_database`: it is a PostgreSQL database, in which all that hosts share may
     live beside the jobs, in tables and locks of ours. `many_hosts`: it is meant for intakes and pools on many hosts.
     `largest` is how large we make a job at most, and `inline` a body in it, in bytes: what is larger goes to the store.
-    `firm`: the engine itself takes no larger job.
+    `firm`: the engine itself takes no larger job. `has_syncer`: [queue] syncer says where its proofs come from.
     """
 
     package: str
@@ -49,6 +49,7 @@ class EngineUrl(NamedTuple):
     largest: int = 65_535
     inline: int = 32 << 10
     firm: bool = False
+    has_syncer: bool = False
 
 
 def _check_beanstalk(text: str) -> None:
@@ -94,6 +95,7 @@ ENGINES = (
         schemes=("beanstalk",),
         forms=("beanstalk://HOST:PORT", "beanstalk:///path/of/a.sock"),
         check=_check_beanstalk,
+        has_syncer=True,
     ),
     EngineUrl(
         package="postgres",
@@ -158,6 +160,11 @@ class QueueUrl(str):
     def is_database(self) -> bool:
         """Whether it is a PostgreSQL database, in which all that hosts share may live beside the jobs."""
         return self._row.is_database
+
+    @property
+    def has_syncer(self) -> bool:
+        """Whether its proofs come from a syncer, beside its server."""
+        return self._row.has_syncer
 
     @property
     def many_hosts(self) -> bool:

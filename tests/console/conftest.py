@@ -22,6 +22,7 @@ from glassq.console.console import Console
 from glassq.console.keys import open_key, state_directory
 from glassq.console.links import new_code
 from glassq.ledger import Entry, open_ledger
+from glassq.operations.checks.examine import glance
 from glassq.settings import parse
 from tests.syncers import queue_section
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from glassq.operations.doctor import Doctor
     from tests.conftest import Beanstalkd
 
 HOST = "localhost:8099"
@@ -167,6 +169,12 @@ def site_of(directory: Path, url: str, more: str = "", *, queue: str = "") -> Si
     seconds = count()
     app = create_app(console, tick=lambda: float(next(seconds)))
     return Site(console, clock, falcon.testing.TestClient(app))
+
+
+def examine(doctor: Doctor) -> None:
+    """What its thread does, once."""
+    doctor._examine()
+    doctor._urgent = doctor._examined(glance)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from glassq.operations.filters import Filter
 from glassq.operations.progress import Silent
 from tests.cli.conftest import NASTY, a_delivery, evidence, put, put_bytes
 from tests.conftest import Beanstalkd
-from tests.console.conftest import VIEWER, Browser, Site, site_of
+from tests.console.conftest import VIEWER, Browser, Site, examine, site_of
 from tests.console.test_views import SECTIONS
 from tests.queues.raw import open_queue
 
@@ -85,7 +85,7 @@ def look(site: Site) -> None:
     with console.operations.looking() as queue:
         console.sampler.step(queue)
         console.census.step(queue)
-    console.doctor.examine_now()
+    examine(console.doctor)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from glassq.operations.hints import argument
 from glassq.operations.progress import Silent
 from tests.cli.conftest import NASTY, a_delivery, evidence, put
 from tests.conftest import Beanstalkd
-from tests.console.conftest import VIEWER, Browser, Site, site_of, words_of
+from tests.console.conftest import VIEWER, Browser, Site, examine, site_of, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +101,7 @@ def look(site: Site) -> None:
             console.sampler.step(queue)
             site.clock.go_on(5)
         console.census.step(queue)
-    console.doctor.examine_now()
+    examine(console.doctor)
 
 
 @pytest.fixture

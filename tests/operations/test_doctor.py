@@ -53,9 +53,9 @@ def test_an_examination_that_takes_long_is_made_the_more_seldom(
     operations: Operations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     doctor = Doctor(operations)
-    doctor.examine_now()
+    doctor._examine()
     assert doctor._fresh_for >= module.FRESH
     # as if it had taken hours
     monkeypatch.setattr(module, "WHOLE_SHARE", 1e-12)
-    doctor.examine_now()
+    doctor._examine()
     assert doctor._fresh_for > 1_000 * module.FRESH

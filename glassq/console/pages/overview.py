@@ -43,7 +43,7 @@ def overview(console: Console, request: PageRequest) -> Answer:
         "hints": [hint for hint in status.hints if not hint.about] if status else [],
         "sums": {level: sum(check.ok is ok for check in checks) for level, ok in _LEVELS},
         "command": console.command("status"),
-        **_charts(samples, found, request, hours),
+        **_charts(found, request, hours),
     }
 
     def document() -> object:
@@ -60,7 +60,7 @@ def hours_of(request: PageRequest) -> int:
     return int(one_of(request.params, "hours", tuple(map(str, HOURS))))
 
 
-def _charts(samples: Samples, found: Overview, request: PageRequest, hours: int) -> dict[str, Any]:
+def _charts(found: Overview, request: PageRequest, hours: int) -> dict[str, Any]:
     end = request.now.timestamp()
     begin = end - hours * 3_600
     whole = found.minutes or whole_minutes((), end, hours)

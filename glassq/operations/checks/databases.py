@@ -97,7 +97,7 @@ def bodies(operations: Operations) -> Iterator[Check]:
 
 
 def limits(operations: Operations) -> Iterator[Check]:
-    if is_postgres(url := operations.settings.queue.url):
+    if (url := operations.settings.queue.url).is_database:
         from glassq.database.shares import SCHEMA
 
         yield _part(operations, "limits", url.whole, SCHEMA, "tubes with a limit are not worked until then")

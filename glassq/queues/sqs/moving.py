@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from glassq.errors import QueueError, WrongTables
-from glassq.queues.sqs.sending import Outgoing, batches, numbers_of, send_batch
+from glassq.errors import QueueError
+from glassq.queues.sqs.sending import Outgoing, batches, numbers_of, send_batch_making
 from glassq.queues.sqs.settling import delete_all
-from glassq.queues.sqs.tubes import make_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,7 +40,7 @@ def send_moves(client: SqsClient, moves: Sequence[PendingMove]) -> list[Moved]:
         outgoing = [(number, Outgoing(move.body)) for number, move in enumerate(moves) if move.tube == tube]
         for entries in batches(outgoing):
             try:
-                answers |= _send_making(client, tube, entries)
+                answers |= send_batch_making(client, tube, entries)
             except QueueError as error:
                 answers |= dict.fromkeys(numbers_of(entries), error)
     sent = [move for number, move in enumerate(moves) if isinstance(answers[number], str)]
@@ -52,12 +51,3 @@ def send_moves(client: SqsClient, moves: Sequence[PendingMove]) -> list[Moved]:
         unsent = answer if isinstance(answer, QueueError) else None
         done.append(Moved(move, sent=unsent is None, error=unsent or next(errors)))
     return done
-
-
-def _send_making(client: SqsClient, tube: str, entries: Sequence[dict[str, str]]) -> dict[int, str | QueueError]:
-    """As `send_batch`; a queue that is missing is made, as in `send_making`."""
-    try:
-        return send_batch(client, tube, entries, within=client.timeout)
-    except WrongTables:
-        make_queue(client, tube)
-        return send_batch(client, tube, entries, within=client.timeout)

@@ -77,6 +77,15 @@ def send_batch(
     return {number: found.get(number, lost) for number in numbers_of(entries)}
 
 
+def send_batch_making(client: SqsClient, tube: str, entries: Sequence[dict[str, Any]]) -> dict[int, str | QueueError]:
+    """As `send_batch`; a queue that is missing is made, as in `send_making`."""
+    try:
+        return send_batch(client, tube, entries, within=client.timeout)
+    except WrongTables:
+        make_queue(client, tube)
+        return send_batch(client, tube, entries, within=client.timeout)
+
+
 def numbers_of(entries: Sequence[dict[str, Any]]) -> list[int]:
     """The numbers of the messages in a portion."""
     return [int(entry["Id"]) for entry in entries]

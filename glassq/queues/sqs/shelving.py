@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 from glassq.errors import JobNotFound, QueueError, QueueRefused
-from glassq.queues.shelf import Shelved, id_of
+from glassq.queues.shelf import CLAIM, Shelved, id_of
 from glassq.queues.sqs.messages import LIMITS, MAX_DELAY, MessageStory
-from glassq.queues.sqs.sending import Outgoing, batches, send_batch, send_making
+from glassq.queues.sqs.sending import Outgoing, batches, send_batch_making, send_making
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -127,7 +127,10 @@ class ShelfChanger:
 
 
 class ShelfMover:
-    """See `glassq.queues.engine.Mover`: it sends the delayed rows that are due soon. Each row is claimed first."""
+    """See `glassq.queues.engine.Mover`: it sends the delayed rows that are due soon. Each row is claimed first.
+
+    What cannot be sent holds up nothing else: a step comes to each row once.
+    """
 
     title = "shelf"
 
@@ -136,27 +139,40 @@ class ShelfMover:
         self._shelf = shelf
 
     def step(self) -> float:
-        while rows := self._shelf.claim_due(time.time() + MAX_DELAY):
-            self._send(rows)
+        before = time.time() + MAX_DELAY
+        last: Shelved | None = None
+        failed: set[str] = set()
+        first: QueueError | None = None
+        while rows := self._shelf.claim_due(before, after=last, without=failed):
+            last = rows[-1]
+            # who sends for longer may send what another one has claimed by then
+            until = time.monotonic() + CLAIM / 2
+            for tube in sorted({row.tube for row in rows}):
+                try:
+                    error = self._send(tube, [row for row in rows if row.tube == tube], until)
+                except QueueError as raised:
+                    failed.add(tube)
+                    error = raised
+                first = first or error
+        if first is not None:
+            raise first
         return INTERVAL
 
-    def _send(self, rows: Sequence[Shelved]) -> None:
-        by_id = {row.id: row for row in rows}
-        done: list[Shelved] = []
+    def _send(self, tube: str, rows: Sequence[Shelved], until: float) -> QueueError | None:
+        """Sends rows of one tube; why one was refused, if any was. Raises QueueError where none can be sent now."""
+        unsent = {row.id: row for row in rows}
+        error: QueueError | None = None
         try:
-            for tube in sorted({row.tube for row in rows}):
-                mine = [(row.id, _outgoing(row)) for row in rows if row.tube == tube]
-                for entries in batches(mine):
-                    answers = send_batch(self._client, tube, entries, within=self._client.timeout)
-                    sent = [by_id[number] for number, answer in answers.items() if isinstance(answer, str)]
-                    self._shelf.remove(sent)
-                    done += sent
-                    if wrong := next((answer for answer in answers.values() if isinstance(answer, QueueError)), None):
-                        raise wrong
-        except QueueError:
-            sent_ids = {row.id for row in done}
-            self._shelf.give_up([row for row in rows if row.id not in sent_ids])
-            raise
+            for entries in batches((row.id, _outgoing(row)) for row in rows):
+                if time.monotonic() > until:
+                    break
+                answers = send_batch_making(self._client, tube, entries)
+                self._shelf.remove([unsent.pop(number) for number, found in answers.items() if isinstance(found, str)])
+                error = error or next((found for found in answers.values() if isinstance(found, QueueError)), None)
+        finally:
+            if unsent:
+                self._shelf.give_up(unsent.values())
+        return error
 
 
 def _outgoing(row: Shelved) -> Outgoing:

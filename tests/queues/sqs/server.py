@@ -142,6 +142,8 @@ class HostileFront(Front[Faults]):
         with self.changed:
             if action == "DeleteMessageBatch":
                 return self._delete_all(asked, environ)
+            if action == "SendMessageBatch" and self.faults.unfit:
+                return self._send_fit(asked, environ)
             refused = self._refusal(action, asked)
             if refused is not None:
                 return refused
@@ -164,6 +166,20 @@ class HostileFront(Front[Faults]):
         self.changed.notify_all()
         return 200, json.dumps({"Successful": done, "Failed": []}).encode()
 
+    def _send_fit(self, asked: dict[str, Any], environ: Environ) -> Answer:
+        """Of those that are sent at once, some are refused."""
+        unfit = [entry for entry in asked["Entries"] if self.faults.unfit in entry["MessageBody"]]
+        fit = [entry for entry in asked["Entries"] if entry not in unfit]
+        status, answer = 200, b'{"Successful": []}'
+        if fit:
+            status, answer = self._pass_on("SendMessageBatch", {**asked, "Entries": fit}, environ)
+        if status != 200:
+            return status, answer
+        failure = {"Code": "InvalidMessageContents", "SenderFault": True, "Message": "It is not fit."}
+        failed = [{"Id": entry["Id"], **failure} for entry in unfit]
+        self.changed.notify_all()
+        return 200, json.dumps({**json.loads(answer), "Failed": failed}).encode()
+
     def _refusal(self, action: str, asked: dict[str, Any]) -> Answer | None:
         """What the real service answers where moto would do something else."""
         if action in _PUTS:
@@ -175,6 +191,8 @@ class HostileFront(Front[Faults]):
                     return _refused(400, "MissingParameter", "The request must contain the parameter MessageBody.")
                 if _BAD_TEXT.search(text):
                     return _refused(400, "InvalidMessageContents", "Invalid characters found")
+        if action == "CreateQueue" and self.faults.unmade:
+            return _refused(403, "AccessDeniedException", "User is not authorized to perform: sqs:CreateQueue")
         if action in _SETTLES:
             message = _of_handle(asked, asked["ReceiptHandle"])
             if message is None or message.receipt_handle != asked["ReceiptHandle"]:
