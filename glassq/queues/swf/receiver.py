@@ -204,7 +204,7 @@ class SwfReceiver:
             if not self._polls.runs(tube):
                 self._polls.start([tube])
                 self._polls.wait(time.monotonic() + NEXT)
-                if (held := self._taken(open_tubes)) is not None:
+                if not self._polls.interrupted and (held := self._taken(open_tubes)) is not None:
                     return held
         return None
 
