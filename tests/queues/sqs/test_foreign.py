@@ -17,7 +17,6 @@ from glassq.queues.sqs.names import TAG
 from glassq.queues.sqs.place import place_of
 from tests.conftest import wait_for
 from tests.queues.sqs.pool import SqsPool
-from tests.queues.sqs.service import SqsService
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,12 +24,7 @@ if TYPE_CHECKING:
 
     from glassq.queues.base import Job
     from glassq.queues.sqs.client import SqsClient
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqsService]:
-    with SqsService(tmp_path_factory.mktemp("sqs")) as running:
-        yield running
+    from tests.queues.sqs.service import SqsService
 
 
 @pytest.fixture

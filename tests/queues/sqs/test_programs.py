@@ -16,20 +16,15 @@ from tests.conftest import free_port, wait_for
 from tests.metrics.test_counters import samples
 from tests.queues.sqs.faults import Faults
 from tests.queues.sqs.pool import SqsPool
-from tests.queues.sqs.service import SqsService
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.queues.sqs.service import SqsService
+
 
 _numbers = count(1)
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqsService]:
-    with SqsService(tmp_path_factory.mktemp("sqs")) as running:
-        yield running
 
 
 @pytest.fixture

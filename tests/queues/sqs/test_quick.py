@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from itertools import count
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from glassq.queues.sqs.producer import SqsProducer
 from glassq.queues.sqs.receiver import SqsReceiver
 from glassq.queues.sqs.tubes import make_queue
 from tests.queues.sqs.faults import Faults
-from tests.queues.sqs.service import CREDENTIALS, REGION, SqsService
+from tests.queues.sqs.service import REGION, SqsService
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,13 +72,6 @@ class Quick:
         name = queue_name(self.place.prefix, TUBE)
         found = [each for each in self._service.truth().messages if (each["queue"], each["state"]) == (name, state)]
         return {int(each["body"]) for each in found}
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqsService]:
-    os.environ.update(CREDENTIALS)
-    with SqsService(tmp_path_factory.mktemp("sqs")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from itertools import count
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from glassq.queues.sqs.place import SqsPlace
 from glassq.queues.sqs.shelving import INTERVAL, ShelfMover
 from glassq.queues.sqs.tubes import make_queue
 from tests.queues.sqs.faults import Faults
-from tests.queues.sqs.service import CREDENTIALS, REGION, SqsService
+from tests.queues.sqs.service import REGION, SqsService
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,13 +49,6 @@ class Moving:
 
     def rows(self, tube: str) -> int:
         return self.shelf.counts().get((tube, "delayed"), 0)
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqsService]:
-    os.environ.update(CREDENTIALS)
-    with SqsService(tmp_path_factory.mktemp("sqs")) as running:
-        yield running
 
 
 @pytest.fixture
