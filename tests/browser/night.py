@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING
 
 from glassq import delivery as envelope
 from glassq.ledger.activity import RELOADED
+from tests.browser.answering import Answering, Quiet
 from tests.browser.house import House
 from tests.conftest import wait_for
 
@@ -66,31 +66,20 @@ def slow(ping):
 """
 
 
-class Target:
+class Target(Answering):
     """A server that answers 503 for what is down."""
 
     def __init__(self) -> None:
         self.down = {"photos", "maps"}
         down = self.down
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Quiet, BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.send_response(503 if self.path.split("/")[1] in down else 200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Handler)
 
 
 class Night(House):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.browser.answering import Answering, Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,31 +20,20 @@ PAGE = """<!DOCTYPE html><title>evil</title>
 <iframe name=frame src="{url}/buried"></iframe>"""
 
 
-class Evil:
+class Evil(Answering):
     """A site of somebody else's: on another host, and on another port of this one, which gets our cookies."""
 
     def __init__(self, url: str) -> None:
         page = PAGE.format(url=url, target="_self").encode()
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Quiet, BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.send_response(200)
                 self.send_header("Content-Type", "text/html")
                 self.end_headers()
                 self.wfile.write(page)
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Handler)
 
 
 @pytest.fixture(scope="module")
